@@ -1,0 +1,4 @@
+// Marks what liblukskeep exports. Everything else is hidden.
+#pragma once
+
+#define LUKSKEEP_API __attribute__((visibility("default")))

@@ -1,0 +1,1 @@
+#include "crypto/af_splitter.h"

@@ -1,0 +1,70 @@
+// Key derivation: PBKDF2 (RFC 8018 section 5.2) and Argon2 (RFC 9106), their costs and limits.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <lukskeep/progress.h>
+#include <lukskeep/secret_bytes.h>
+
+#include "base/bytes.h"
+
+namespace lukskeep::crypto {
+
+enum class KdfType : std::uint8_t { kPbkdf2, kArgon2i, kArgon2id };
+
+// "pbkdf2", "argon2i", "argon2id".
+std::string_view kdf_name(KdfType type) noexcept;
+
+struct KdfCost {
+  KdfType type = KdfType::kPbkdf2;
+  std::string hash;               // pbkdf2 only
+  std::uint32_t iterations = 0;   // pbkdf2: iterations; argon2: time cost
+  std::uint32_t memory_kib = 0;   // argon2 only
+  std::uint32_t parallel = 0;     // argon2 only: lanes
+};
+
+// Derives `out.size()` bytes. Argon2 runs version 0x13 with its lanes on at most `threads` threads;
+// PBKDF2 computes the independent blocks of its output side by side. Both look at `cancel` (may be
+// null): PBKDF2 every few ten thousand iterations, Argon2 before it starts.
+// Throws Error: kUnsupported (hash), kInvalidArgument (a cost outside the RFC's bounds),
+// kOutOfMemory (naming the amount and what to do), kInterrupted.
+void derive(const KdfCost& cost, ByteView passphrase, ByteView salt, MutableBytes out,
+            unsigned threads = 1, const CancelToken* cancel = nullptr);
+
+// Seconds that deriving `output_bytes` takes on this machine, estimated from a short run of the
+// same KDF (a few milliseconds of work, cached per process): within a factor of two.
+double estimate_seconds(const KdfCost& cost, std::size_t output_bytes);
+
+// What a keyslot may cost before anybody starts to work on it.
+struct KdfLimit {
+  std::uint32_t seconds_max = 300;                 // by estimate_seconds
+  std::uint32_t memory_kib_max = 4 * 1024 * 1024;
+};
+
+// Throws Error{kKdfLimit} saying what `cost` would take and how to allow it, or
+// Error{kInvalidArgument/kDamaged} for costs outside every bound of base/limits.h. Cheap: derives
+// nothing but the estimate.
+void check_limit(const KdfCost& cost, std::size_t output_bytes, const KdfLimit& limit,
+                 std::string_view what);
+
+struct CalibrationRequest {
+  KdfType type = KdfType::kArgon2id;
+  std::string hash = "sha256";                      // pbkdf2 only
+  std::size_t output_bytes = 64;
+  std::chrono::milliseconds target{2000};           // --iter-time
+  std::uint32_t memory_kib_max = 1024 * 1024;       // cut to half of the machine's RAM
+  std::uint32_t parallel_max = 4;                   // cut to its CPUs
+};
+
+// Costs that take about `target` on this machine, as cryptsetup chooses them: PBKDF2 never below
+// 1000 iterations; Argon2 time at least 4, memory first raised to its maximum, then time.
+KdfCost calibrate(const CalibrationRequest& request, const CancelToken* cancel = nullptr);
+
+// Smaller of `memory_kib` and half of the machine's physical memory.
+std::uint32_t cap_memory_kib(std::uint32_t memory_kib);
+
+}  // namespace lukskeep::crypto

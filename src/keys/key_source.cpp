@@ -1,0 +1,1 @@
+#include "keys/key_source.h"

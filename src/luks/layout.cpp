@@ -1,0 +1,1 @@
+#include "luks/layout.h"

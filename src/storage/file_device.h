@@ -1,0 +1,52 @@
+// Regular files and block devices.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <lukskeep/device.h>
+
+namespace lukskeep::storage {
+
+enum class Access : std::uint8_t { kRead, kReadWrite };
+
+struct FileOptions {
+  Access access = Access::kRead;
+  // kReadWrite only: take an exclusive lock (open file description lock on regular files, O_EXCL
+  // on block devices) and throw kBusy if somebody else holds one. Readers take a shared one.
+  bool lock = true;
+};
+
+// Opens `path`, which must be a regular file or a block device. Throws Error: kNotFound,
+// kPermissionDenied, kReadOnly, kBusy, kUnsupported (a directory, pipe, character device), kIo.
+std::unique_ptr<Device> open_file(const std::string& path, const FileOptions& options);
+
+// Creates `path` with O_EXCL, mode 0600 and `size_bytes` (sparse); throws kExists if it is there.
+std::unique_ptr<Device> create_file(const std::string& path, std::uint64_t size_bytes);
+
+// A new file that appears under its final name only when it is whole: written under a temporary
+// name in the same directory, and gone if the object dies before commit(). Where O_TMPFILE is not
+// to be had, a dot-name with a random part.
+class PendingFile {
+ public:
+  // Throws as create_file. `replace` allows an existing `path` to be replaced by commit().
+  PendingFile(std::string path, std::uint64_t size_bytes, bool replace);
+  ~PendingFile();
+  PendingFile(const PendingFile&) = delete;
+  PendingFile& operator=(const PendingFile&) = delete;
+
+  Device& device() noexcept { return *device_; }
+  // Flushes, links under the final name, flushes the directory. Throws kExists if something
+  // appeared there in the meantime and `replace` is not set.
+  void commit();
+
+ private:
+  std::string path_;
+  std::string temporary_path_;
+  bool replace_;
+  bool committed_ = false;
+  std::unique_ptr<Device> device_;
+};
+
+}  // namespace lukskeep::storage

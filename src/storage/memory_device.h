@@ -1,0 +1,32 @@
+// Bytes in memory, for headers and tests. Not for secrets.
+#pragma once
+
+#include <memory>
+
+#include <lukskeep/device.h>
+
+#include "base/bytes.h"
+
+namespace lukskeep::storage {
+
+class MemoryDevice final : public Device {
+ public:
+  explicit MemoryDevice(Bytes contents, bool writable = true);
+
+  const Bytes& contents() const noexcept { return contents_; }
+
+  std::string name() const override;
+  std::uint64_t size_bytes() const override;
+  bool writable() const override;
+  std::uint32_t block_size_bytes() const override;
+  void read(std::uint64_t offset_bytes, MutableBytes out) const override;
+  void write(std::uint64_t offset_bytes, ByteView data) override;
+  void flush() override;
+  void resize(std::uint64_t size_bytes) override;
+
+ private:
+  Bytes contents_;
+  bool writable_;
+};
+
+}  // namespace lukskeep::storage
