@@ -166,7 +166,9 @@ struct Header {
   std::uint64_t sequence_id = 0;
   UnknownMembers unknown;  // of the JSON's top level
 
-  // LUKS1 only.
+  // LUKS1 only: the size of the volume key ("key-bytes"; known even when no keyslot is active) and
+  // the fields of all eight slots.
+  std::uint32_t luks1_key_size_bytes = 0;
   std::array<Luks1Slot, kLuks1KeyslotCount> luks1_slots{};
 
   bool operator==(const Header&) const = default;

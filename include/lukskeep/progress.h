@@ -21,15 +21,21 @@ struct ProgressEvent {
 using ProgressCallback = std::function<void(const ProgressEvent&)>;
 
 // Set by any thread or signal handler; long work looks at it at least once per chunk and KDF, and
-// then throws Error{kInterrupted}.
+// then throws Error{kInterrupted}. A token with a parent (which must outlive it) is cancelled when
+// either is.
 class LUKSKEEP_API CancelToken {
  public:
+  explicit CancelToken(const CancelToken* parent = nullptr) noexcept : parent_(parent) {}
+
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
-  bool cancelled() const noexcept { return cancelled_.load(std::memory_order_relaxed); }
+  bool cancelled() const noexcept {
+    return cancelled_.load(std::memory_order_relaxed) || (parent_ != nullptr && parent_->cancelled());
+  }
   // Throws Error{kInterrupted} if cancelled.
   void check() const;
 
  private:
+  const CancelToken* parent_;
   std::atomic<bool> cancelled_{false};
 };
 

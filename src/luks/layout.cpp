@@ -1,1 +1,57 @@
 #include "luks/layout.h"
+
+#include <algorithm>
+#include <map>
+
+namespace lukskeep::luks {
+
+std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+std::uint64_t material_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes) {
+  return round_up(std::uint64_t{key_size_bytes} * stripes, 512);
+}
+
+std::uint64_t keyslot_area_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes) {
+  return round_up(material_bytes(key_size_bytes, stripes), kAreaAlignmentBytes);
+}
+
+std::optional<std::uint64_t> find_free_area(const Header& header, std::uint64_t size_bytes) {
+  std::map<std::uint64_t, std::uint64_t> taken;  // start -> end
+  for (const auto& [id, keyslot] : header.keyslots) {
+    taken.emplace(keyslot.area.offset_bytes, keyslot.area.offset_bytes + keyslot.area.size_bytes);
+  }
+  std::uint64_t at = 2 * header.metadata_size_bytes;
+  const std::uint64_t end = at + header.config.keyslots_size_bytes;
+  for (const auto& [area_start, area_end] : taken) {
+    if (area_start >= at && area_start - at >= size_bytes) break;
+    at = std::max(at, area_end);
+  }
+  if (at > end || end - at < size_bytes) return std::nullopt;
+  return at;
+}
+
+std::optional<int> find_free_keyslot(const Header& header) {
+  const int count =
+      header.version == Version::kLuks1 ? kLuks1KeyslotCount : kLuks2KeyslotCountMax;
+  for (int id = 0; id < count; ++id) {
+    if (!header.keyslots.contains(id)) return id;
+  }
+  return std::nullopt;
+}
+
+std::uint64_t header_size_bytes(const Header& header) {
+  if (header.version == Version::kLuks2) {
+    return 2 * header.metadata_size_bytes + header.config.keyslots_size_bytes;
+  }
+  const auto last = std::max_element(
+      header.luks1_slots.begin(), header.luks1_slots.end(), [](const auto& a, const auto& b) {
+        return a.material_offset_sectors < b.material_offset_sectors;
+      });
+  const std::uint64_t end = std::uint64_t{last->material_offset_sectors} * 512 +
+                            material_bytes(header.luks1_key_size_bytes, last->stripes);
+  return round_up(end, kAreaAlignmentBytes);
+}
+
+}  // namespace lukskeep::luks

@@ -3,20 +3,33 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 
 #include <lukskeep/header.h>
 
 namespace lukskeep::luks {
 
-// Bytes of one keyslot area: key * stripes rounded up to 4096 (LUKS2 §3.2.3; LUKS1 rounds to 512
-// and aligns the next).
+// Areas start and end at multiples of this (LUKS2 §2.4; LUKS1 §2.4 as cryptsetup lays it out).
+inline constexpr std::uint64_t kAreaAlignmentBytes = 4096;
+// Attached payloads start at a multiple of this.
+inline constexpr std::uint64_t kPayloadAlignmentBytes = 1024 * 1024;
+
+std::uint64_t round_up(std::uint64_t value, std::uint64_t unit);
+
+// Bytes of split key material, in whole 512-byte sectors.
+std::uint64_t material_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes);
+
+// Bytes of one keyslot area: the material rounded up to kAreaAlignmentBytes.
 std::uint64_t keyslot_area_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes = 4000);
 
 // The lowest free place in the LUKS2 keyslots area that holds `size_bytes`, or absent.
 std::optional<std::uint64_t> find_free_area(const Header& header, std::uint64_t size_bytes);
 
-// Lowest free keyslot number, or absent. LUKS1: of 8 (and with legal geometry); LUKS2: of 32.
+// Lowest free keyslot number, or absent: LUKS1 has 8, LUKS2 32.
 std::optional<int> find_free_keyslot(const Header& header);
+
+// Bytes from the start of the header device that belong to the header. LUKS2: both copies and the
+// keyslots area. LUKS1: to the end of the last keyslot area, rounded up to 4096, as cryptsetup's
+// backups have it.
+std::uint64_t header_size_bytes(const Header& header);
 
 }  // namespace lukskeep::luks
