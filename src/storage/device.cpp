@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "storage/request.h"
 
 namespace lukskeep {
 
@@ -15,6 +16,7 @@ void Device::write_in_place(std::uint64_t offset_bytes, std::span<std::byte> dat
 }
 
 void Device::write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes, ZeroMode) {
+  storage::check_change(*this, "zero", {offset_bytes, length_bytes});
   const Bytes zeroes(std::min<std::uint64_t>(length_bytes, limits::kMiB));
   while (length_bytes > 0) {
     const std::uint64_t piece = std::min<std::uint64_t>(length_bytes, zeroes.size());

@@ -21,10 +21,10 @@ struct FaultPlan {
   bool torn_writes = false;
   // Writes since the last flush reach the medium in part and in any order, chosen by the seed.
   bool reorder_unflushed = false;
-  bool lose_flush = false;                          // flush() does nothing
-  std::optional<std::uint64_t> eio_read_offset;      // reads that touch this byte throw kIo
+  bool lose_flush = false;                       // flush() does nothing
+  std::optional<std::uint64_t> eio_read_offset;  // reads that touch this byte throw kIo
   std::optional<std::uint64_t> eio_write_offset;
-  std::optional<std::uint64_t> no_space_at_bytes;    // writes beyond throw kNoSpace
+  std::optional<std::uint64_t> no_space_at_bytes;  // writes beyond throw kNoSpace
 };
 
 class FaultyDevice final : public Device {

@@ -36,17 +36,15 @@ class PendingFile {
   PendingFile(const PendingFile&) = delete;
   PendingFile& operator=(const PendingFile&) = delete;
 
-  Device& device() noexcept { return *device_; }
+  Device& device() noexcept;
   // Flushes, links under the final name, flushes the directory. Throws kExists if something
-  // appeared there in the meantime and `replace` is not set.
+  // appeared there in the meantime and `replace` is not set. A symbolic link is not replaced, but
+  // what it points to.
   void commit();
 
  private:
-  std::string path_;
-  std::string temporary_path_;
-  bool replace_;
-  bool committed_ = false;
-  std::unique_ptr<Device> device_;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace lukskeep::storage
