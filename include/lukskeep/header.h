@@ -28,11 +28,11 @@ using UnknownMembers = std::map<std::string, std::string>;
 struct Kdf {
   enum class Type : std::uint8_t { kPbkdf2, kArgon2i, kArgon2id, kUnknown };
   Type type = Type::kPbkdf2;
-  std::string type_name;          // as on disk; "pbkdf2", "argon2i", "argon2id" or unknown
-  std::string hash;               // pbkdf2 only
-  std::uint32_t iterations = 0;   // pbkdf2: iterations; argon2: time cost
-  std::uint32_t memory_kib = 0;   // argon2 only
-  std::uint32_t parallel = 0;     // argon2 only: lanes ("cpus")
+  std::string type_name;         // as on disk; "pbkdf2", "argon2i", "argon2id" or unknown
+  std::string hash;              // pbkdf2 only
+  std::uint32_t iterations = 0;  // pbkdf2: iterations; argon2: time cost
+  std::uint32_t memory_kib = 0;  // argon2 only
+  std::uint32_t parallel = 0;    // argon2 only: lanes ("cpus")
   std::vector<std::byte> salt;
   UnknownMembers unknown;
 
@@ -41,9 +41,10 @@ struct Kdf {
 
 // Where a keyslot keeps its material, relative to the start of the header device.
 struct KeyslotArea {
-  std::string type = "raw";          // LUKS2; "raw", or of a re-encryption slot "none", "journal"…
+  std::string type = "raw";  // LUKS2; "raw", or of a re-encryption slot "none", "journal"…
   std::uint64_t offset_bytes = 0;
   std::uint64_t size_bytes = 0;
+  // Of kLuks2 keyslots only; other types have members of these names, if at all, in `unknown`.
   std::string encryption;            // e.g. "aes-xts-plain64"
   std::uint32_t key_size_bytes = 0;  // of the key that encrypts the area
   UnknownMembers unknown;
@@ -82,12 +83,13 @@ struct Segment {
   enum class Type : std::uint8_t { kCrypt, kLinear, kUnknown };
   Type type = Type::kCrypt;
   std::string type_name = "crypt";
-  std::uint64_t offset_bytes = 0;            // on the payload device
-  std::optional<std::uint64_t> size_bytes;   // absent: "dynamic", to the end of the device
-  std::uint64_t iv_tweak = 0;                // added to the sector number, in 512-byte sectors
-  std::string encryption;                    // e.g. "aes-xts-plain64"
+  std::uint64_t offset_bytes = 0;           // on the payload device
+  std::optional<std::uint64_t> size_bytes;  // absent: "dynamic", to the end of the device
+  // Of kCrypt only; other types have members of these names, if at all, in `unknown`.
+  std::uint64_t iv_tweak = 0;  // added to the sector number, in 512-byte sectors
+  std::string encryption;      // e.g. "aes-xts-plain64"
   std::uint32_t sector_size_bytes = 512;
-  bool has_integrity = false;                // the member itself is in `unknown`
+  bool has_integrity = false;  // the member itself is in `unknown`
   std::set<std::string> flags;
   UnknownMembers unknown;
 
@@ -122,10 +124,11 @@ struct Token {
 
 // LUKS2 §3.2.6.
 struct Config {
-  std::uint64_t json_size_bytes = 0;       // metadata_size_bytes - 4096
+  std::uint64_t json_size_bytes = 0;  // metadata_size_bytes - 4096
   std::uint64_t keyslots_size_bytes = 0;
-  std::set<std::string> flags;             // persistent activation flags, e.g. "allow-discards"
-  std::set<std::string> requirements;      // "mandatory"; an unknown one forbids activation
+  std::set<std::string> flags;          // persistent activation flags, e.g. "allow-discards"
+  std::set<std::string> requirements;   // "mandatory"; an unknown one forbids activation
+  UnknownMembers requirements_unknown;  // other members of the object "requirements"
   UnknownMembers unknown;
 
   bool operator==(const Config&) const = default;
