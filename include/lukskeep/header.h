@@ -167,6 +167,8 @@ struct Header {
   // the sequence id of this state. LUKS1: 0.
   std::uint64_t metadata_size_bytes = 0;
   std::uint64_t sequence_id = 0;
+  // LUKS2: hash of the checksum over a copy, as spelt on disk. LUKS1 has none and leaves it so.
+  std::string checksum_algorithm = "sha256";
   UnknownMembers unknown;  // of the JSON's top level
 
   // LUKS1 only: the size of the volume key ("key-bytes"; known even when no keyslot is active) and
