@@ -65,8 +65,7 @@ std::string temporary_name(const std::string& entry) {
 
 std::unique_ptr<Device> create_file(const std::string& path, std::uint64_t size_bytes) {
   const Place place = find_place(path);
-  UniqueFd fd =
-      open_retrying(place.directory.get(), place.entry, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+  UniqueFd fd = open_retrying(place.directory.get(), place.entry, O_RDWR | O_CREAT | O_EXCL);
   if (!fd.valid()) throw_errno(errno, fmt::format("cannot create '{}'", place.path));
   try {
     auto device = std::make_unique<FileDevice>(std::move(fd), path, Access::kReadWrite);
@@ -109,7 +108,7 @@ struct PendingFile::State {
     UniqueFd fd = open_unnamed();
     if (!fd.valid()) {
       const std::string name = temporary_name(place.entry);
-      fd = open_retrying(place.directory.get(), name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+      fd = open_retrying(place.directory.get(), name, O_RDWR | O_CREAT | O_EXCL);
       if (!fd.valid()) fail(errno);
       temporary = name;
     }
