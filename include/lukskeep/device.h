@@ -21,6 +21,8 @@ struct Extent {
   bool operator==(const Extent&) const = default;
 };
 
+enum class Access : std::uint8_t { kRead, kReadWrite };
+
 // What write_zeroes may do to the storage below.
 enum class ZeroMode : std::uint8_t {
   kAllocate,  // the bytes read as zeroes and stay allocated

@@ -15,30 +15,30 @@
 namespace lukskeep {
 
 enum class Code : std::uint8_t {
-  kUsage,              // the command line does not make sense
-  kInvalidArgument,    // a parameter is out of its range or contradicts another
-  kNotFound,           // the file, keyslot, token or record is not there
-  kWrongPassphrase,    // no keyslot opens with what was given
-  kPermissionDenied,   // the system refuses access
-  kOutOfMemory,        // memory, or the memory a KDF asks for, is not to be had
-  kNotLuks,            // no LUKS header found
-  kDamaged,            // a header or payload is inconsistent
-  kUnsupported,        // valid, but not something this program can do
-  kTooSmall,           // the device ends before what it must hold
-  kReadOnly,           // the device cannot be written
-  kIo,                 // the system failed to read or write
-  kNoSpace,            // the storage is full
-  kExists,             // something that must not be overwritten is there
-  kBusy,               // somebody else holds the device
-  kConflict,           // the header changed under us (sequence id)
-  kUnsafe,             // refused: allowed only when spelt out
-  kKdfLimit,           // a keyslot costs more than the limit in force
-  kLastKeyslot,        // would leave no usable keyslot
-  kNoFreeKeyslot,      // all keyslots, or the room for them, are taken
-  kRemote,             // a remote service failed or answered nonsense
-  kTimeout,            // a time limit ran out
-  kInterrupted,        // cancelled by the caller or a signal
-  kInternal,           // a fault of this program
+  kUsage,             // the command line does not make sense
+  kInvalidArgument,   // a parameter is out of its range or contradicts another
+  kNotFound,          // the file, keyslot, token or record is not there
+  kWrongPassphrase,   // no keyslot opens with what was given
+  kPermissionDenied,  // the system refuses access
+  kOutOfMemory,       // memory, or the memory a KDF asks for, is not to be had
+  kNotLuks,           // no LUKS header found
+  kDamaged,           // a header or payload is inconsistent
+  kUnsupported,       // valid, but not something this program can do
+  kTooSmall,          // the device ends before what it must hold
+  kReadOnly,          // the device cannot be written
+  kIo,                // the system failed to read or write
+  kNoSpace,           // the storage is full
+  kExists,            // something that must not be overwritten is there
+  kBusy,              // somebody else holds the device
+  kConflict,          // the header changed under us (sequence id)
+  kUnsafe,            // refused: allowed only when spelt out
+  kKdfLimit,          // a keyslot costs more than the limit in force
+  kLastKeyslot,       // would leave no usable keyslot
+  kNoFreeKeyslot,     // all keyslots, or the room for them, are taken
+  kRemote,            // a remote service failed or answered nonsense
+  kTimeout,           // a time limit ran out
+  kInterrupted,       // cancelled by the caller or a signal
+  kInternal,          // a fault of this program
 };
 
 // Stable lower-case name, e.g. "wrong-passphrase"; used in JSON.

@@ -12,7 +12,7 @@
 namespace lukskeep {
 
 struct ProgressEvent {
-  std::string_view phase;                   // e.g. "encrypt"; stable, lower case
+  std::string_view phase;  // e.g. "encrypt"; stable, lower case
   std::uint64_t done_bytes = 0;
   std::optional<std::uint64_t> total_bytes;  // absent when the source is a pipe
 };
@@ -29,7 +29,8 @@ class LUKSKEEP_API CancelToken {
 
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
   bool cancelled() const noexcept {
-    return cancelled_.load(std::memory_order_relaxed) || (parent_ != nullptr && parent_->cancelled());
+    return cancelled_.load(std::memory_order_relaxed) ||
+           (parent_ != nullptr && parent_->cancelled());
   }
   // Throws Error{kInterrupted} if cancelled.
   void check() const;

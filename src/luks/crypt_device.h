@@ -3,6 +3,7 @@
 //     (header, payload device, volume key)  ->  a plain block device
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include <lukskeep/device.h>
@@ -15,18 +16,24 @@ namespace lukskeep::luks {
 struct ActivationOptions {
   bool allow_insecure = false;  // segments of cipher_null, or "linear" ones that are not encrypted
   bool writable = false;
+  // Sectors stored as zeroes read as zeroes, holes of the payload show in extents(), and
+  // write_zeroes(kPunch) makes some. Other programs read noise there (what zeroes decrypt to), and
+  // anybody sees which sectors are in use. (An encrypted sector is all zero by chance once in
+  // 2^4096.) Off: stored zeroes are data like any other, and extents() reports no holes.
+  bool holes_as_zeroes = false;
 };
 
 // `key` is copied into round keys. Requests need no alignment; those not aligned to the sector
-// size read, change and write whole sectors (guarded against each other). A hole of the payload
-// is data here (it decrypts to noise), so extents() reports none as zero.
+// size read, change and write whole sectors, guarded against each other. resize() works where the
+// payload device can be resized and the last segment is dynamic.
 // Throws Error: kUnsupported (requirements, integrity, unknown segments or ciphers: all named),
-// kUnsafe (see options), kDamaged (segments with gaps or overlaps), kTooSmall (payload ends before
-// its segments).
+// kUnsafe (see options), kDamaged (segments that overlap), kTooSmall (payload ends before its
+// segments).
 std::unique_ptr<Device> make_crypt_device(const Header& header, std::shared_ptr<Device> payload,
                                           ByteView key, const ActivationOptions& options);
 
-// Where the payload starts, and how large it is on a device of `device_size_bytes`.
+// Where the payload starts, and how large it is on a device of `device_size_bytes` (0 if that ends
+// before the payload starts).
 std::uint64_t payload_offset_bytes(const Header& header);
 std::uint64_t payload_size_bytes(const Header& header, std::uint64_t device_size_bytes);
 

@@ -2,7 +2,8 @@
 // they stand, from the start of the device to the end of the keyslots area.
 #pragma once
 
-#include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,20 +15,24 @@
 
 namespace lukskeep::luks {
 
-// The bytes a backup file holds.
-Bytes backup_header(const HeaderFile& file);
+// The bytes a backup file holds. Throws kDamaged if the device ends before its header does, or if
+// one of two LUKS2 copies is not good (a backup must not preserve damage), unless `allow_damaged`.
+Bytes backup_header(const HeaderFile& file, bool allow_damaged = false);
 
 struct RestorePlan {
   Header from_backup;
+  std::optional<Header> present;        // what the target holds now, if that is readable
   std::vector<std::string> objections;  // what makes it unsafe: other UUID, older, other geometry …
+  std::vector<std::string> notes;       // what will change: keyslots and tokens that come or go
 };
 
-// Reads and validates the backup, compares it with what `target` holds now. Throws kNotLuks or
-// kDamaged (the backup itself), kTooSmall (target).
-RestorePlan plan_restore(const Device& backup, const Device& target);
+// Reads and validates the backup and compares it with what `target` holds now. Writes nothing.
+// Throws kNotLuks or kDamaged (the backup itself), kTooSmall (target, or a backup that is cut).
+RestorePlan plan_restore(std::shared_ptr<Device> backup, std::shared_ptr<Device> target);
 
-// Writes the backup over the header of `target`, durable when it returns: keyslot areas first, then
-// the copies. The caller has dealt with the objections.
-void restore_header(const Device& backup, Device& target);
+// Writes the backup over the header of `target`: keyslot areas, then the metadata, durable and read
+// back when it returns. The caller has dealt with the objections. If power fails in the middle,
+// doing it again completes it: the backup is not touched.
+void restore_header(std::shared_ptr<Device> backup, std::shared_ptr<Device> target);
 
 }  // namespace lukskeep::luks

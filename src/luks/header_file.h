@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <lukskeep/device.h>
@@ -17,28 +17,32 @@ namespace lukskeep::luks {
 
 enum class CopyState : std::uint8_t { kGood, kDamaged, kAbsent, kStale };
 
+// "good", "damaged", "absent", "stale".
+std::string_view copy_state_name(CopyState state) noexcept;
+
 // What reading found besides the header itself. Reading never writes.
 struct ReadReport {
   CopyState primary = CopyState::kGood;
-  CopyState secondary = CopyState::kGood;  // LUKS1: kAbsent
-  std::uint64_t secondary_offset_bytes = 0;
-  std::vector<std::string> problems;       // one sentence each; empty if all is well
+  CopyState secondary = CopyState::kGood;    // LUKS1: kAbsent
+  std::uint64_t secondary_offset_bytes = 0;  // LUKS1: 0
+  std::vector<std::string> problems;         // one sentence each; empty if all is well
 };
 
-// A range of the header device that a transaction writes before, or wipes after, its commit.
+// A range of the header device that a transaction writes before its commit …
 struct AreaWrite {
   std::uint64_t offset_bytes = 0;
-  SecretBytes material;  // encrypted, but what it replaces may be worth a look to an attacker
+  Bytes material;  // encrypted
 };
+// … or wipes after it.
 struct AreaRange {
   std::uint64_t offset_bytes = 0;
   std::uint64_t size_bytes = 0;
 };
 
 struct HeaderChange {
-  Header header;                      // sequence_id is set by commit
-  std::vector<AreaWrite> new_areas;   // must not overlap areas that the old header uses
-  std::vector<AreaRange> obsolete;    // overwritten with random bytes when all is durable
+  Header header;                     // sequence_id is set by commit
+  std::vector<AreaWrite> new_areas;  // must not touch areas that the present header uses
+  std::vector<AreaRange> obsolete;   // overwritten with random bytes when all is durable
 };
 
 class HeaderFile {
@@ -48,21 +52,21 @@ class HeaderFile {
   // kDamaged with what is wrong with each copy.
   static HeaderFile open(std::shared_ptr<Device> device);
 
-  // Writes `header` with its areas on a device that holds none yet; used by create. The first
-  // `header.metadata` area and all keyslot areas are overwritten.
+  // Writes `first.header` with its areas to a device whose old contents do not matter: every old
+  // copy and keyslot area is overwritten (with `first.obsolete` naming what to randomise), and the
+  // header becomes valid last. Used by create.
   static HeaderFile create(std::shared_ptr<Device> device, HeaderChange first);
 
   const Header& header() const noexcept { return header_; }
   const ReadReport& report() const noexcept { return report_; }
   const std::shared_ptr<Device>& device() const noexcept { return device_; }
-  // Bytes from the start of the device that belong to the header: LUKS2 both copies and the
-  // keyslots area, LUKS1 up to the end of the last keyslot area or the payload offset.
-  std::uint64_t header_bytes() const;
 
   // The one transaction of LuksKeep. Order: re-read and compare (kConflict if somebody changed the
-  // header meanwhile), validate, new areas, flush, primary, flush, secondary, flush, read back and
-  // compare, wipe what is obsolete, flush. A power cut between any two writes leaves a volume that
-  // opens with the old or the new keys. Afterwards header() is the new one.
+  // header meanwhile), validate, new areas, flush, the copy that is not the better one, flush, the
+  // other, flush, read back and compare, wipe what is obsolete, flush. A power cut between any two
+  // writes leaves a volume that opens with the old or the new keys. Afterwards header() is the new
+  // one. A header whose copies differ in state leaves with two good ones.
+  // Throws Error: kConflict, kReadOnly, kInvalidArgument, kNoSpace (JSON area full), kIo.
   void commit(HeaderChange change);
 
  private:

@@ -18,9 +18,9 @@
 namespace lukskeep::luks {
 
 struct UnlockOptions {
-  std::optional<int> keyslot;          // only this one (then also one of priority "ignore")
-  bool allow_unbound = false;          // keyslots whose key opens no segment count too
-  bool allow_insecure = false;         // keyslots encrypted with cipher_null
+  std::optional<int> keyslot;   // only this one (then also one of priority "ignore")
+  bool allow_unbound = false;   // keyslots whose key opens no segment count too
+  bool allow_insecure = false;  // keyslots encrypted with cipher_null
   crypto::KdfLimit kdf_limit;
   unsigned threads = 0;                // 0: hardware_threads()
   std::uint64_t memory_bytes_max = 0;  // for slots tried in parallel; 0: half of RAM
@@ -28,8 +28,8 @@ struct UnlockOptions {
 };
 
 struct Unlocked {
-  SecretBytes key;      // the volume key, or the unbound key
-  int keyslot = -1;     // -1: given as a volume key
+  SecretBytes key;   // the volume key, or the unbound key
+  int keyslot = -1;  // -1: given as a volume key
   int digest = -1;
 };
 
@@ -42,16 +42,21 @@ std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
 
 // The digest that `key` fits, if any: how a key given as such is checked.
 std::optional<int> find_digest(const Header& header, ByteView key,
+                               const crypto::KdfLimit& limit = {},
                                const CancelToken* cancel = nullptr);
+// Absent if the key fits no digest.
 std::optional<Unlocked> unlock_with_volume_key(const HeaderFile& file, SecretBytes key,
                                                const UnlockOptions& options);
 
+// Whether `keyslot` (which exists) holds a key that opens a segment.
+bool opens_segment(const Header& header, int keyslot);
+
 struct NewKeyslot {
-  std::optional<int> keyslot;                    // absent: the lowest free one
-  crypto::KdfCost cost;                          // with costs already chosen
-  std::string area_encryption;                   // empty: as the header's other keyslots
-  std::uint32_t area_key_size_bytes = 0;         // 0: likewise
-  std::string af_hash;                           // empty: likewise
+  std::optional<int> keyslot;             // absent: the lowest free one
+  crypto::KdfCost cost;                   // with costs already chosen
+  std::string area_encryption;            // empty: as the header's other keyslots
+  std::uint32_t area_key_size_bytes = 0;  // 0: likewise
+  std::string af_hash;                    // empty: likewise
   Priority priority = Priority::kNormal;
 };
 
@@ -66,14 +71,15 @@ void remove_keyslot(HeaderFile& file, int keyslot, bool allow_last);
 
 // Replaces the passphrase of `key.keyslot` (or its KDF: same passphrase): the new material is
 // written elsewhere and committed before the old is wiped, wherever the header has room. The
-// number, priority and tokens of the keyslot stay.
+// number, priority and tokens of the keyslot stay. At every moment the old or the new passphrase
+// opens the volume. Throws kNoFreeKeyslot where there is no room for that.
 int change_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphrase,
                    const NewKeyslot& options, const CancelToken* cancel = nullptr);
 
 // Removes every keyslot and wipes the whole keyslots area.
 void erase_keyslots(HeaderFile& file);
 
-// Adds a keyslot to a header that is not on a device yet: used by create.
+// Adds a keyslot to a header that is not on a device yet; the result is to be written with it.
 AreaWrite put_keyslot(Header& header, int keyslot, int digest, ByteView key,
                       ByteView new_passphrase, const NewKeyslot& options,
                       const CancelToken* cancel = nullptr);

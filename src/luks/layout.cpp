@@ -33,8 +33,7 @@ std::optional<std::uint64_t> find_free_area(const Header& header, std::uint64_t 
 }
 
 std::optional<int> find_free_keyslot(const Header& header) {
-  const int count =
-      header.version == Version::kLuks1 ? kLuks1KeyslotCount : kLuks2KeyslotCountMax;
+  const int count = header.version == Version::kLuks1 ? kLuks1KeyslotCount : kLuks2KeyslotCountMax;
   for (int id = 0; id < count; ++id) {
     if (!header.keyslots.contains(id)) return id;
   }
@@ -45,10 +44,10 @@ std::uint64_t header_size_bytes(const Header& header) {
   if (header.version == Version::kLuks2) {
     return 2 * header.metadata_size_bytes + header.config.keyslots_size_bytes;
   }
-  const auto last = std::max_element(
-      header.luks1_slots.begin(), header.luks1_slots.end(), [](const auto& a, const auto& b) {
-        return a.material_offset_sectors < b.material_offset_sectors;
-      });
+  const auto last = std::max_element(header.luks1_slots.begin(), header.luks1_slots.end(),
+                                     [](const auto& a, const auto& b) {
+                                       return a.material_offset_sectors < b.material_offset_sectors;
+                                     });
   const std::uint64_t end = std::uint64_t{last->material_offset_sectors} * 512 +
                             material_bytes(header.luks1_key_size_bytes, last->stripes);
   return round_up(end, kAreaAlignmentBytes);

@@ -9,7 +9,7 @@
 
 namespace lukskeep::storage {
 
-enum class Access : std::uint8_t { kRead, kReadWrite };
+using lukskeep::Access;
 
 struct FileOptions {
   Access access = Access::kRead;

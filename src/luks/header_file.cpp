@@ -1,0 +1,314 @@
+#include "luks/header_file.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "base/limits.h"
+#include "crypto/random.h"
+#include "luks/layout.h"
+#include "luks/luks1_codec.h"
+#include "luks/luks2_codec.h"
+
+namespace lukskeep::luks {
+namespace {
+
+constexpr std::array kPrimaryMagic = {std::byte{'L'}, std::byte{'U'},  std::byte{'K'},
+                                      std::byte{'S'}, std::byte{0xba}, std::byte{0xbe}};
+constexpr std::size_t kVersionOffset = 6;
+constexpr std::size_t kSaltBytes = 64;
+
+// One LUKS2 copy as found: the header, or why there is none.
+struct FoundCopy {
+  CopyState state = CopyState::kAbsent;
+  std::uint64_t offset_bytes = 0;
+  std::optional<Header> header;
+  std::string problem;
+};
+
+Bytes read_bytes(const Device& device, std::uint64_t offset_bytes, std::uint64_t size_bytes) {
+  Bytes bytes(size_bytes);
+  device.read(offset_bytes, bytes);
+  return bytes;
+}
+
+// Reads the copy at `offset_bytes`; kAbsent if the device has no LUKS2 magic there.
+FoundCopy read_copy(const Device& device, std::uint64_t offset_bytes) {
+  FoundCopy copy{.offset_bytes = offset_bytes};
+  if (device.size_bytes() < offset_bytes ||
+      device.size_bytes() - offset_bytes < kLuks2BinaryHeaderBytes) {
+    return copy;
+  }
+  const std::string what = fmt::format("{} LUKS2 header of '{}'",
+                                       offset_bytes == 0 ? "primary" : "secondary", device.name());
+  try {
+    const Bytes head = read_bytes(device, offset_bytes, kLuks2BinaryHeaderBytes);
+    const auto prefix = decode_luks2_prefix(head, offset_bytes, what);
+    if (!prefix) return copy;
+    copy.state = CopyState::kDamaged;
+    if (device.size_bytes() - offset_bytes < prefix->metadata_size_bytes) {
+      throw Error(Code::kTooSmall, fmt::format("{}: the device ends at byte {}, inside it", what,
+                                               device.size_bytes()));
+    }
+    copy.header = decode_luks2(read_bytes(device, offset_bytes, prefix->metadata_size_bytes),
+                               offset_bytes, what);
+    copy.state = CopyState::kGood;
+  } catch (const Error& error) {
+    // An unreadable or wrong copy is a finding here: the other one may serve.
+    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+    copy.state = CopyState::kDamaged;
+    copy.problem = error.message();
+  }
+  return copy;
+}
+
+// The secondary of a primary that cannot say where it is: the first good one of the nine places.
+FoundCopy scan_for_secondary(const Device& device) {
+  FoundCopy best;
+  for (const std::uint64_t offset : kLuks2MetadataSizes) {
+    FoundCopy copy = read_copy(device, offset);
+    if (copy.state == CopyState::kGood) return copy;
+    if (copy.state == CopyState::kDamaged && best.state == CopyState::kAbsent) {
+      best = std::move(copy);
+    }
+  }
+  return best;
+}
+
+std::string describe_missing(const FoundCopy& copy, std::string_view which) {
+  if (copy.state == CopyState::kDamaged) return copy.problem;
+  return fmt::format("{} LUKS2 header: no magic at byte {}", which, copy.offset_bytes);
+}
+
+std::pair<Header, ReadReport> choose_copy(const Device& device, FoundCopy primary,
+                                          FoundCopy secondary) {
+  ReadReport report{.primary = primary.state,
+                    .secondary = secondary.state,
+                    .secondary_offset_bytes = secondary.offset_bytes,
+                    .problems = {}};
+  const bool primary_good = primary.state == CopyState::kGood;
+  const bool secondary_good = secondary.state == CopyState::kGood;
+  if (!primary_good && !secondary_good) {
+    throw Error(
+        Code::kDamaged,
+        fmt::format("both copies of the LUKS2 header of '{}' are unusable: {}; {}", device.name(),
+                    describe_missing(primary, "primary"), describe_missing(secondary, "secondary")),
+        "restore the header from a backup (lukskeep header restore)");
+  }
+  if (!primary_good) report.problems.push_back(describe_missing(primary, "primary"));
+  if (!secondary_good) report.problems.push_back(describe_missing(secondary, "secondary"));
+  if (primary_good && secondary_good) {
+    const std::uint64_t first = primary.header->sequence_id;
+    const std::uint64_t second = secondary.header->sequence_id;
+    if (first != second) {
+      CopyState& stale = first < second ? report.primary : report.secondary;
+      stale = CopyState::kStale;
+      report.problems.push_back(fmt::format(
+          "the {} copy is older than the {} (sequence id {} against {})",
+          first < second ? "primary" : "secondary", first < second ? "secondary" : "primary",
+          std::min(first, second), std::max(first, second)));
+    }
+  }
+  const bool use_primary = primary_good && report.primary != CopyState::kStale;
+  report.secondary_offset_bytes =
+      use_primary ? primary.header->metadata_size_bytes : secondary.offset_bytes;
+  return {use_primary ? std::move(*primary.header) : std::move(*secondary.header),
+          std::move(report)};
+}
+
+std::pair<Header, ReadReport> read_luks2(const Device& device) {
+  FoundCopy primary = read_copy(device, 0);
+  FoundCopy secondary = primary.state == CopyState::kGood
+                            ? read_copy(device, primary.header->metadata_size_bytes)
+                            : scan_for_secondary(device);
+  if (primary.state == CopyState::kAbsent && secondary.state != CopyState::kGood) {
+    // A stray magic in foreign data is no LUKS header.
+    throw Error(Code::kNotLuks, fmt::format("'{}' has no LUKS header", device.name()),
+                "if the header is detached, name it with --header");
+  }
+  return choose_copy(device, std::move(primary), std::move(secondary));
+}
+
+std::pair<Header, ReadReport> read_header(const Device& device) {
+  const std::uint64_t have = std::min<std::uint64_t>(device.size_bytes(), kLuks1HeaderBytes);
+  const Bytes head = read_bytes(device, 0, have);
+  const bool luks_magic = head.size() > kVersionOffset + 1 &&
+                          std::equal(kPrimaryMagic.begin(), kPrimaryMagic.end(), head.begin());
+  if (luks_magic && load_be<std::uint16_t>(head.data() + kVersionOffset) != 2) {
+    // Version 1, or one that decode_luks1 names as unsupported.
+    return {decode_luks1(head, fmt::format("LUKS1 header of '{}'", device.name())),
+            ReadReport{.primary = CopyState::kGood,
+                       .secondary = CopyState::kAbsent,
+                       .secondary_offset_bytes = 0,
+                       .problems = {}}};
+  }
+  return read_luks2(device);
+}
+
+void write_luks2_copy(Device& device, const Header& header, Luks2Copy copy) {
+  const Bytes bytes = encode_luks2(header, copy, crypto::random_bytes(kSaltBytes));
+  device.write(copy == Luks2Copy::kPrimary ? 0 : header.metadata_size_bytes, bytes);
+  device.flush();
+}
+
+// `first` is the copy that is worth less: it is at risk while the other still stands.
+void write_header(Device& device, const Header& header, Luks2Copy first) {
+  if (header.version == Version::kLuks1) {
+    device.write(0, encode_luks1(header));
+    device.flush();
+    return;
+  }
+  const Luks2Copy second =
+      first == Luks2Copy::kPrimary ? Luks2Copy::kSecondary : Luks2Copy::kPrimary;
+  write_luks2_copy(device, header, first);
+  write_luks2_copy(device, header, second);
+}
+
+// Every byte a header change could not survive losing is checked before the first write.
+void check_fits(const Device& device, const HeaderChange& change) {
+  const std::uint64_t needed = header_size_bytes(change.header);
+  const bool luks1 = change.header.version == Version::kLuks1;
+  std::uint64_t end = luks1 ? kLuks1HeaderBytes : needed;
+  for (const AreaWrite& area : change.new_areas) {
+    end = std::max(end, area.offset_bytes + area.material.size());
+  }
+  if (device.size_bytes() < end) {
+    throw Error(Code::kTooSmall, fmt::format("'{}' has {} bytes, its header needs {}",
+                                             device.name(), device.size_bytes(), end));
+  }
+}
+
+void check_areas_free(const Header& present, const std::vector<AreaWrite>& new_areas) {
+  for (const AreaWrite& area : new_areas) {
+    for (const auto& [id, keyslot] : present.keyslots) {
+      const bool apart = area.offset_bytes + area.material.size() <= keyslot.area.offset_bytes ||
+                         keyslot.area.offset_bytes + keyslot.area.size_bytes <= area.offset_bytes;
+      if (!apart) {
+        throw Error(Code::kInternal,
+                    fmt::format("new key material at byte {} would overwrite keyslot {}",
+                                area.offset_bytes, id));
+      }
+    }
+  }
+}
+
+void write_areas(Device& device, const std::vector<AreaWrite>& areas) {
+  if (areas.empty()) return;
+  for (const AreaWrite& area : areas) device.write(area.offset_bytes, area.material);
+  device.flush();
+}
+
+void wipe_ranges(Device& device, const std::vector<AreaRange>& ranges) {
+  if (ranges.empty()) return;
+  for (const AreaRange& range : ranges) {
+    // A header that claims more than the device has must not stop the wiping of what is there.
+    const std::uint64_t end = std::min(range.offset_bytes + range.size_bytes, device.size_bytes());
+    for (std::uint64_t at = range.offset_bytes; at < end;) {
+      const std::uint64_t piece = std::min(end - at, limits::kMiB);
+      device.write(at, crypto::random_bytes(piece));
+      at += piece;
+    }
+  }
+  device.flush();
+}
+
+// Bytes at the places where an older header could be found: zeroed before a new one is made.
+void wipe_old_magic(Device& device) {
+  const Bytes zeroes(kLuks2BinaryHeaderBytes);
+  const auto zero_at = [&](std::uint64_t offset) {
+    if (device.size_bytes() < offset + zeroes.size()) return;
+    if (!all_zero(read_bytes(device, offset, zeroes.size()))) device.write(offset, zeroes);
+  };
+  zero_at(0);
+  for (const std::uint64_t offset : kLuks2MetadataSizes) {
+    const FoundCopy copy = read_copy(device, offset);
+    if (copy.state != CopyState::kAbsent) zero_at(offset);
+  }
+  device.flush();
+}
+
+}  // namespace
+
+std::string_view copy_state_name(CopyState state) noexcept {
+  switch (state) {
+    case CopyState::kGood:
+      return "good";
+    case CopyState::kDamaged:
+      return "damaged";
+    case CopyState::kAbsent:
+      return "absent";
+    case CopyState::kStale:
+      return "stale";
+  }
+  return "unknown";
+}
+
+HeaderFile::HeaderFile(std::shared_ptr<Device> device, Header header, ReadReport report)
+    : device_(std::move(device)), header_(std::move(header)), report_(std::move(report)) {}
+
+HeaderFile HeaderFile::open(std::shared_ptr<Device> device) {
+  auto [header, report] = read_header(*device);
+  return {std::move(device), std::move(header), std::move(report)};
+}
+
+HeaderFile HeaderFile::create(std::shared_ptr<Device> device, HeaderChange first) {
+  if (first.header.version == Version::kLuks2) first.header.sequence_id = 1;
+  check_fits(*device, first);
+  wipe_old_magic(*device);
+  wipe_ranges(*device, first.obsolete);
+  write_areas(*device, first.new_areas);
+  write_header(*device, first.header, Luks2Copy::kSecondary);
+  HeaderFile file = open(std::move(device));
+  if (file.header_ != first.header) {
+    throw Error(Code::kIo,
+                fmt::format("the new header of '{}' reads back differently", file.device_->name()));
+  }
+  return file;
+}
+
+void HeaderFile::commit(HeaderChange change) {
+  if (!device_->writable()) {
+    throw Error(Code::kReadOnly, fmt::format("'{}' cannot be written", device_->name()));
+  }
+  if (open(device_).header_ != header_) {
+    throw Error(Code::kConflict,
+                fmt::format("somebody else changed the header of '{}' meanwhile", device_->name()),
+                "look at it (lukskeep info) and try again");
+  }
+  if (header_.version == Version::kLuks2) {
+    if (header_.sequence_id == UINT64_MAX) {
+      throw Error(Code::kDamaged,
+                  fmt::format("the sequence id of '{}' is at its end", device_->name()));
+    }
+    change.header.sequence_id = header_.sequence_id + 1;
+    // Throws here, before the first write, if the new header breaks a rule or does not fit.
+    static_cast<void>(encode_luks2(change.header, Luks2Copy::kPrimary, Bytes(kSaltBytes)));
+  } else {
+    const Bytes encoded = encode_luks1(change.header);
+    static_cast<void>(decode_luks1(encoded, "the changed header"));
+  }
+  check_fits(*device_, change);
+  check_areas_free(header_, change.new_areas);
+
+  write_areas(*device_, change.new_areas);
+  const Luks2Copy worse =
+      report_.secondary == CopyState::kGood ? Luks2Copy::kPrimary : Luks2Copy::kSecondary;
+  write_header(*device_, change.header, worse);
+  HeaderFile written = open(device_);
+  if (written.header_ != change.header || !written.report_.problems.empty()) {
+    throw Error(Code::kIo,
+                fmt::format("the changed header of '{}' reads back differently", device_->name()),
+                "nothing obsolete was wiped; the storage does not keep what is written to it");
+  }
+  wipe_ranges(*device_, change.obsolete);
+  *this = std::move(written);
+}
+
+}  // namespace lukskeep::luks
