@@ -5,8 +5,8 @@
 //   prompt:                         a line from the terminal, without its newline
 //   volume-key:PATH[,offset=N][,size=N]  the volume key itself, not a passphrase
 //
-// A comma or percent sign in PATH is written %2C or %25. Later kinds (manager:, binding:) have
-// their scheme reserved here.
+// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. Later kinds
+// (manager:, binding:) have their scheme reserved here.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 
+#include <lukskeep/progress.h>
 #include <lukskeep/secret_bytes.h>
 
 namespace lukskeep::keys {
@@ -23,10 +24,10 @@ namespace lukskeep::keys {
 struct KeySource {
   enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey };
   Kind kind = Kind::kPrompt;
-  std::string path;
+  std::string path = {};
   int fd = -1;
   std::uint64_t offset_bytes = 0;
-  std::optional<std::uint64_t> size_bytes;
+  std::optional<std::uint64_t> size_bytes = {};
 
   bool operator==(const KeySource&) const = default;
 };
@@ -38,15 +39,16 @@ KeySource parse_key_source(std::string_view uri);
 std::string to_string(const KeySource& source);
 
 struct PromptRequest {
-  std::string text;       // e.g. "passphrase for disk.luks"
+  std::string text = {};  // e.g. "passphrase for 'disk.luks'"
   bool confirm = false;   // a new passphrase: ask twice and compare
 };
 // Supplied by the program that has a terminal. Throws Error{kInterrupted, kUsage}.
 using Prompter = std::function<SecretBytes(const PromptRequest&)>;
 
-// Reads the bytes. Throws Error: kNotFound, kPermissionDenied, kIo, kInvalidArgument (empty, larger
-// than limits::kPassphraseBytesMax, shorter than offset + size).
+// Reads the bytes. Waits for a pipe or another program as long as it takes, and looks at `cancel`
+// (may be null) meanwhile. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
+// kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size).
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
-                     const Prompter& prompter);
+                     const Prompter& prompter, const CancelToken* cancel = nullptr);
 
 }  // namespace lukskeep::keys
