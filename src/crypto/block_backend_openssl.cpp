@@ -1,5 +1,5 @@
 // ECB by OpenSSL's EVP: its AES works on eight blocks at a time.
-#include <array>
+#include <algorithm>
 #include <cassert>
 #include <climits>
 #include <utility>
@@ -11,20 +11,14 @@
 #include "crypto/block_key.h"
 #include "crypto/context_pool.h"
 #include "crypto/key_memory.h"
+#include "crypto/openssl_handles.h"
 
 namespace lukskeep::crypto {
 namespace {
 
-struct Free {
-  void operator()(EVP_CIPHER* cipher) const noexcept { EVP_CIPHER_free(cipher); }
-  void operator()(EVP_CIPHER_CTX* context) const noexcept { EVP_CIPHER_CTX_free(context); }
-};
-using Cipher = std::unique_ptr<EVP_CIPHER, Free>;
-using Context = std::unique_ptr<EVP_CIPHER_CTX, Free>;
-
 struct Contexts {
-  Context encrypt;
-  Context decrypt;
+  EvpContext encrypt;
+  EvpContext decrypt;
 };
 
 std::string evp_name(BlockCipher cipher, std::size_t key_bytes) {
@@ -42,12 +36,9 @@ std::string evp_name(BlockCipher cipher, std::size_t key_bytes) {
   }
 }
 
-const unsigned char* in(const std::byte* p) { return reinterpret_cast<const unsigned char*>(p); }
-unsigned char* out(std::byte* p) { return reinterpret_cast<unsigned char*>(p); }
-
-Context make_context(const EVP_CIPHER* cipher, ByteView key, bool encrypting) {
-  Context context(EVP_CIPHER_CTX_new());
-  if (!context || EVP_CipherInit_ex2(context.get(), cipher, in(key.data()), nullptr,
+EvpContext make_context(const EVP_CIPHER* cipher, ByteView key, bool encrypting) {
+  EvpContext context(EVP_CIPHER_CTX_new());
+  if (!context || EVP_CipherInit_ex2(context.get(), cipher, evp_in(key.data()), nullptr,
                                      encrypting ? 1 : 0, nullptr) != 1) {
     throw Error(Code::kInternal, "OpenSSL does not take the key of a cipher");
   }
@@ -62,7 +53,7 @@ void update(EVP_CIPHER_CTX* context, MutableBytes blocks) {
   while (!blocks.empty()) {
     const std::size_t size = std::min(blocks.size(), kPieceBytesMax);
     int written = 0;
-    if (EVP_CipherUpdate(context, out(blocks.data()), &written, in(blocks.data()),
+    if (EVP_CipherUpdate(context, evp_out(blocks.data()), &written, evp_in(blocks.data()),
                          static_cast<int>(size)) != 1 ||
         static_cast<std::size_t>(written) != size) {
       throw Error(Code::kInternal, "OpenSSL failed to apply a cipher");
@@ -73,7 +64,7 @@ void update(EVP_CIPHER_CTX* context, MutableBytes blocks) {
 
 class OpensslBlockKey final : public BlockKey {
  public:
-  OpensslBlockKey(Cipher cipher, ByteView key)
+  OpensslBlockKey(EvpCipher cipher, ByteView key)
       : BlockKey(static_cast<std::size_t>(EVP_CIPHER_get_block_size(cipher.get()))),
         cipher_(std::move(cipher)),
         key_(key),
@@ -96,7 +87,7 @@ class OpensslBlockKey final : public BlockKey {
         Contexts{make_context(cipher_.get(), key, true), make_context(cipher_.get(), key, false)});
   }
 
-  Cipher cipher_;
+  EvpCipher cipher_;
   KeyMemory key_;
   mutable ContextPool<Contexts> contexts_;
 };
@@ -105,7 +96,7 @@ class OpensslBlockKey final : public BlockKey {
 
 std::unique_ptr<BlockKey> make_openssl_block_key(BlockCipher cipher, ByteView key) {
   const std::string name = evp_name(cipher, key.size());
-  Cipher evp(name.empty() ? nullptr : EVP_CIPHER_fetch(nullptr, name.c_str(), nullptr));
+  EvpCipher evp(name.empty() ? nullptr : EVP_CIPHER_fetch(nullptr, name.c_str(), nullptr));
   if (!evp || static_cast<std::size_t>(EVP_CIPHER_get_key_length(evp.get())) != key.size()) {
     throw Error(Code::kUnsupported,
                 fmt::format("this OpenSSL has no cipher '{}' with keys of {} bits",
