@@ -28,7 +28,7 @@ struct Luks2Prefix {
   Luks2Copy copy = Luks2Copy::kPrimary;
   std::uint64_t metadata_size_bytes = 0;  // one of kLuks2MetadataSizes
   std::uint64_t sequence_id = 0;
-  std::uint64_t offset_bytes = 0;         // hdr_offset, checked against `expected_offset_bytes`
+  std::uint64_t offset_bytes = 0;  // hdr_offset, checked against `expected_offset_bytes`
 };
 
 // Looks at the first kLuks2BinaryHeaderBytes of a copy. Absent if the magic is not that of LUKS2 at

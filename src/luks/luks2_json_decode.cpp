@@ -17,8 +17,8 @@
 namespace lukskeep::luks {
 namespace {
 
-// json-c, which cryptsetup reads with, gives up beyond this; what it cannot read is no LUKS2.
-constexpr std::size_t kDepthMax = 31;
+// Values within values, as json-c counts, which cryptsetup reads with: it gives up beyond.
+constexpr std::size_t kDepthMax = 32;
 
 constexpr U32Range kAtLeastOne{.min = 1};
 constexpr U32Range kKeySize{.min = 1, .max = limits::kVolumeKeyBytesMax};
@@ -28,7 +28,6 @@ constexpr std::size_t kDigestBytesMax = 64;
 // What readers in C would understand differently: names that seem to end early, and objects that
 // they refuse as too deep. The recursion is bounded by parse_json.
 void check_tree(const Json& value, std::string_view what, std::size_t depth) {
-  if (!value.is_structured()) return;
   if (depth > kDepthMax) {
     throw Error(Code::kDamaged, fmt::format("{}: JSON is nested deeper than {}", what, kDepthMax));
   }
@@ -36,6 +35,7 @@ void check_tree(const Json& value, std::string_view what, std::size_t depth) {
     for (const Json& element : value) check_tree(element, what, depth + 1);
     return;
   }
+  if (!value.is_object()) return;
   for (const auto& [name, member] : value.items()) {
     if (name.find('\0') != std::string::npos) {
       throw Error(Code::kDamaged, fmt::format("{}: JSON member name '{}' holds a zero byte", what,
