@@ -1,0 +1,96 @@
+#include "luks/header_backup.h"
+
+#include <algorithm>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include <lukskeep/error.h>
+
+#include "luks/luks1_codec.h"
+#include "luks/test_volume.h"
+
+namespace lukskeep::luks {
+namespace {
+
+using storage::MemoryDevice;
+using testing::cheap_keyslot;
+using testing::cheap_options;
+using testing::kFirstPassphrase;
+using testing::kSecondPassphrase;
+using testing::make_volume;
+using testing::must_unlock;
+using testing::opens;
+
+std::shared_ptr<MemoryDevice> backup_of(const HeaderFile& file) {
+  return std::make_shared<MemoryDevice>(backup_header(file), false);
+}
+
+bool mentions(const std::vector<std::string>& lines, std::string_view text) {
+  return std::any_of(lines.begin(), lines.end(),
+                     [&](const std::string& line) { return line.find(text) != std::string::npos; });
+}
+
+class HeaderBackup : public ::testing::TestWithParam<Version> {};
+
+TEST_P(HeaderBackup, RestoresWhatWasDamaged) {
+  const HeaderFile file = make_volume(cheap_options(GetParam()));
+  const auto backup = backup_of(file);
+  EXPECT_EQ(backup->size_bytes() % 4096, 0U);
+  file.device()->write(0, Bytes(backup->size_bytes(), std::byte{0x5a}));
+  EXPECT_THROW(HeaderFile::open(file.device()), Error);
+  const RestorePlan plan = plan_restore(backup, file.device());
+  EXPECT_FALSE(plan.present);
+  EXPECT_TRUE(plan.objections.empty());
+  restore_header(backup, file.device());
+  EXPECT_TRUE(opens(HeaderFile::open(file.device()), kFirstPassphrase));
+}
+
+TEST_P(HeaderBackup, SaysWhatARestoreWouldBringBack) {
+  HeaderFile file = make_volume(cheap_options(GetParam()));
+  const Unlocked key = must_unlock(file, kFirstPassphrase);
+  add_keyslot(file, key, as_byte_view(kSecondPassphrase), cheap_keyslot(1));
+  const auto backup = backup_of(file);
+  remove_keyslot(file, 1, false);
+  const RestorePlan plan = plan_restore(backup, file.device());
+  EXPECT_TRUE(mentions(plan.notes, "keyslots 1 come back"));
+  EXPECT_EQ(mentions(plan.objections, "older"), GetParam() == Version::kLuks2);
+}
+
+TEST_P(HeaderBackup, ObjectsToAnotherVolumesHeader) {
+  const auto backup = backup_of(make_volume(cheap_options(GetParam())));
+  const HeaderFile other = make_volume(cheap_options(GetParam()));
+  const RestorePlan plan = plan_restore(backup, other.device());
+  EXPECT_TRUE(mentions(plan.objections, "the backup is of volume"));
+  EXPECT_TRUE(mentions(plan.objections, "another volume key"));
+}
+
+TEST_P(HeaderBackup, ATruncatedBackupIsRefused) {
+  Bytes bytes = backup_header(make_volume(cheap_options(GetParam())));
+  bytes.resize(bytes.size() - 1);
+  const HeaderFile target = make_volume(cheap_options(GetParam()));
+  EXPECT_THROW(plan_restore(std::make_shared<MemoryDevice>(bytes), target.device()), Error);
+  EXPECT_THROW(restore_header(std::make_shared<MemoryDevice>(bytes), target.device()), Error);
+  EXPECT_TRUE(opens(HeaderFile::open(target.device()), kFirstPassphrase));
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, HeaderBackup, ::testing::Values(Version::kLuks1, Version::kLuks2),
+                         testing::version_name);
+
+TEST(HeaderBackupDamage, IsNotPreservedUnlessAsked) {
+  const HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  file.device()->write(5000, Bytes(1, std::byte{0x5a}));
+  const HeaderFile damaged = HeaderFile::open(file.device());
+  ASSERT_FALSE(damaged.report().problems.empty());
+  EXPECT_THROW(backup_header(damaged), Error);
+  EXPECT_NO_THROW(backup_header(damaged, true));
+}
+
+TEST(HeaderBackupVersions, AnObjectionAndNotACrash) {
+  const auto backup = backup_of(make_volume(cheap_options(Version::kLuks1)));
+  const HeaderFile target = make_volume(cheap_options(Version::kLuks2));
+  EXPECT_TRUE(mentions(plan_restore(backup, target.device()).objections, "LUKS1"));
+}
+
+}  // namespace
+}  // namespace lukskeep::luks
