@@ -1,7 +1,7 @@
 // Bytes in memory, for headers and tests. Not for secrets.
 #pragma once
 
-#include <memory>
+#include <shared_mutex>
 
 #include <lukskeep/device.h>
 
@@ -13,6 +13,7 @@ class MemoryDevice final : public Device {
  public:
   explicit MemoryDevice(Bytes contents, bool writable = true);
 
+  // Not while the size changes.
   const Bytes& contents() const noexcept { return contents_; }
 
   std::string name() const override;
@@ -25,6 +26,7 @@ class MemoryDevice final : public Device {
   void resize(std::uint64_t size_bytes) override;
 
  private:
+  mutable std::shared_mutex mutex_;  // resize moves the bytes under readers and writers
   Bytes contents_;
   bool writable_;
 };
