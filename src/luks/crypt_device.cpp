@@ -4,6 +4,7 @@
 #include <array>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -302,6 +303,28 @@ void check_activation(const Header& header, const std::string& name) {
   }
 }
 
+std::set<int> digests_of_segment(const Header& header, int segment) {
+  std::set<int> ids;
+  for (const auto& [id, digest] : header.digests) {
+    if (digest.segments.contains(segment)) ids.insert(id);
+  }
+  return ids;
+}
+
+// One key decrypts the whole volume; segments under several keys exist during re-encryption only.
+void check_one_key(const Header& header) {
+  std::optional<std::set<int>> first;
+  for (const auto& [id, segment] : active_segments(header)) {
+    if (segment->type != Segment::Type::kCrypt) continue;
+    const std::set<int> digests = digests_of_segment(header, id);
+    if (!first) first = digests;
+    if (digests != *first) {
+      throw Error(Code::kUnsupported,
+                  fmt::format("segment {} has another volume key than the segments before it", id));
+    }
+  }
+}
+
 Run make_run(int id, const Segment& segment, ByteView key, const ActivationOptions& options) {
   if (segment.type == Segment::Type::kUnknown) {
     throw Error(Code::kUnsupported, fmt::format("segment {} is of the unsupported type '{}'", id,
@@ -357,6 +380,7 @@ void check_size(const Run& run, const Device& payload) {
 std::unique_ptr<Device> make_crypt_device(const Header& header, std::shared_ptr<Device> payload,
                                           ByteView key, const ActivationOptions& options) {
   check_activation(header, payload->name());
+  check_one_key(header);
   std::vector<Run> runs;
   std::uint64_t start = 0;
   for (const auto& [id, segment] : active_segments(header)) {

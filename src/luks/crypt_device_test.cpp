@@ -175,6 +175,13 @@ TEST(CryptDevice, WhatItRefuses) {
   header = plain_header(512);
   header.segments[1] = header.segments.at(0);
   EXPECT_EQ(make(header), Code::kDamaged);
+  header = plain_header(512);
+  header.segments.at(0).size_bytes = 512;
+  header.segments[1] = header.segments.at(0);
+  header.segments.at(1).offset_bytes += 512;
+  header.digests[0].segments = {0};
+  header.digests[1].segments = {1};
+  EXPECT_EQ(make(header), Code::kUnsupported);
 
   const auto device = make_crypt_device(plain_header(512), payload(kOffset + 4096), test_key(), {});
   Bytes byte(1);
