@@ -20,7 +20,7 @@
 namespace lukskeep::crypto {
 
 struct HashInfo {
-  std::string name;            // canonical, e.g. "sha256"
+  std::string name;  // canonical, e.g. "sha256"
   std::size_t digest_bytes = 0;
   std::size_t block_bytes = 0;  // as HMAC uses it
 };
@@ -52,7 +52,7 @@ class Hash {
 };
 
 Bytes hash(std::string_view name, ByteView data);
-// Absent if the name is unknown. RFC 2104; `key` of any length.
+// RFC 2104; `key` of any length. Throws Error{kUnsupported}.
 SecretBytes hmac(std::string_view hash_name, ByteView key, ByteView data);
 
 }  // namespace lukskeep::crypto
