@@ -45,9 +45,10 @@ struct KdfLimit {
   std::uint32_t memory_kib_max = 4 * 1024 * 1024;
 };
 
-// Throws Error{kKdfLimit} saying what `cost` would take and how to allow it, or
-// Error{kInvalidArgument/kDamaged} for costs outside every bound of base/limits.h. Cheap: derives
-// nothing but the estimate.
+// Throws Error: kDamaged for a cost that no KDF could work with or that is beyond the bounds of
+// base/limits.h on iterations, time and lanes; kKdfLimit (with a hint how to allow it) if the
+// memory or the estimated seconds exceed `limit`; kUnsupported (hash). `what` names the keyslot in
+// the message. Cheap: derives nothing but the estimate, and that only for costs within the bounds.
 void check_limit(const KdfCost& cost, std::size_t output_bytes, const KdfLimit& limit,
                  std::string_view what);
 
