@@ -26,14 +26,14 @@ void set_iterations_per_second(benchmark::State& state) {
 void pbkdf2_ours(benchmark::State& state, const std::string& hash, unsigned threads) {
   const KdfCost cost{.type = KdfType::kPbkdf2, .hash = hash, .iterations = kIterations};
   std::array<std::byte, kKeyBytes> out{};
-  for (auto _ : state) derive(cost, as_byte_view("passphrase"), kSalt, out, threads);
+  while (state.KeepRunning()) derive(cost, as_byte_view("passphrase"), kSalt, out, threads);
   set_iterations_per_second(state);
 }
 
 void pbkdf2_openssl(benchmark::State& state, const char* hash) {
   const EVP_MD* digest = EVP_get_digestbyname(hash);
   std::array<unsigned char, kKeyBytes> out{};
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     PKCS5_PBKDF2_HMAC("passphrase", 10, reinterpret_cast<const unsigned char*>(kSalt.data()),
                       static_cast<int>(kSalt.size()), static_cast<int>(kIterations), digest,
                       static_cast<int>(out.size()), out.data());
@@ -47,14 +47,14 @@ void argon2id_ours(benchmark::State& state) {
                      .memory_kib = kArgon2MemoryKib,
                      .parallel = hardware_threads()};
   std::array<std::byte, kKeyBytes> out{};
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     derive(cost, as_byte_view("passphrase"), kSalt, out, hardware_threads());
   }
 }
 
 void argon2id_library(benchmark::State& state) {
   std::array<unsigned char, kKeyBytes> out{};
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     argon2id_hash_raw(kArgon2Time, kArgon2MemoryKib, hardware_threads(), "passphrase", 10,
                       kSalt.data(), kSalt.size(), out.data(), out.size());
   }
