@@ -1,7 +1,10 @@
 """Shared fixtures, and the interop matrix: what ran against which peer, for the record."""
 
+import fcntl
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +27,50 @@ def keys(tmp_path):
             kit.write(tmp_path / "key-2", b"\x00second\n\xff" + bytes(range(256))))
 
 
+def shared_folder(config):
+    """One for all workers of a run."""
+    base = config._tmp_path_factory.getbasetemp()
+    return base.parent if hasattr(config, "workerinput") else base
+
+
+@pytest.fixture(scope="session")
+def guest_folder(request):
+    folder = shared_folder(request.config) / "guest"
+    deadline = time.monotonic() + 60
+    while not folder.with_suffix(".lock").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return folder
+
+
 def pytest_collection_modifyitems(items):
-    # The long ones first, so that the workers end together.
-    items.sort(key=lambda item: "dm_crypt" not in item.nodeid)
+    """What needs the guest comes last: it works beside the others until then."""
+    items.sort(key=lambda item: "guest" in item.fixturenames)
+
+
+def pytest_collection_finish(session):
+    """The first worker starts the guest, if a test wants it."""
+    if hasattr(session.config, "workerinput"):
+        first = session.config.workerinput["workerid"] == "gw0"
+    else:
+        first = not session.config.getoption("numprocesses", None)
+    wanted = any("guest" in getattr(item, "fixturenames", ()) for item in session.items)
+    if not first or not wanted or session.config.option.collectonly:
+        return
+    folder = shared_folder(session.config) / "guest"
+    with open(folder.with_suffix(".new"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        session.config.guest = subprocess.Popen(
+            [sys.executable, kit.ROOT / "tests" / "interop" / "dm_crypt_cases.py", folder],
+            pass_fds=[lock.fileno()], stdin=subprocess.DEVNULL)
+        folder.with_suffix(".new").rename(folder.with_suffix(".lock"))
+
+
+def pytest_unconfigure(config):
+    """Nobody waits for a guest when the run was stopped."""
+    guest = getattr(config, "guest", None)
+    if guest and guest.poll() is None:
+        guest.terminate()
+        guest.wait()
 
 
 class Matrix:

@@ -1,246 +1,37 @@
 """The kernel's dm-crypt and lukskeep on the same volumes, with a file system inside.
 
-One boot of User-Mode Linux (see uml/) runs a script per volume. Volumes of lukskeep are opened by
-cryptsetup, mounted, written to and closed there, then decrypted here; volumes that cryptsetup
-formats there, with every cipher the kernel has, are decrypted here as well.
+Volumes of lukskeep are opened by cryptsetup, mounted, written to and closed in User-Mode Linux,
+then decrypted here; volumes that cryptsetup formats there, with every cipher the kernel has, are
+decrypted here as well. dm_crypt_cases.py lists them.
 """
 
 import fcntl
 import hashlib
 import json
 import pickle
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 import uml
-from kit import (CHEAP, MIB, bytes_of, lukskeep, need, run, same, sha256, sparse, without, write)
-
-TIB = 1 << 40
-IMAGE_BYTES = 6 * MIB
-
-
-@dataclass(frozen=True)
-class Form:
-    type: str
-    cipher: str
-    bits: int
-    sector: int = 512
-    detached: bool = False
-
-    @property
-    def name(self):
-        words = [self.type, self.cipher.replace(":", "."), str(self.bits), str(self.sector)]
-        return "-".join(words + (["detached"] if self.detached else []))
-
-
-LUKS1 = [("aes-xts-plain64", 512), ("aes-xts-plain64", 384), ("aes-xts-plain64", 256),
-         ("aes-xts-plain", 512), ("aes-xts-plain64be", 512), ("aes-xts-essiv:sha256", 512),
-         ("aes-cbc-essiv:sha256", 256), ("aes-cbc-essiv:sha256", 128), ("aes-cbc-plain", 192),
-         ("aes-cbc-plain64", 256), ("aes-cbc-benbi", 256), ("aes-cbc-eboiv", 256),
-         ("aes-cbc-null", 256), ("aes-ctr-plain64", 256), ("aes-ecb", 256),
-         ("aes-lrw-benbi", 384), ("aes-lrw-benbi", 256), ("aes-lrw-plain64", 384),
-         ("serpent-xts-plain64", 512), ("serpent-xts-plain64", 256),
-         ("serpent-cbc-essiv:sha256", 256), ("serpent-lrw-benbi", 384), ("twofish-xts-plain64", 512),
-         ("twofish-cbc-plain64", 128), ("twofish-cbc-essiv:sha256", 256),
-         ("camellia-xts-plain64", 512), ("camellia-cbc-essiv:sha256", 256),
-         ("cast5-cbc-plain64", 128), ("cast5-cbc-benbi", 128)]
-LUKS2 = [("aes-xts-plain64", 512), ("serpent-xts-plain64", 512), ("twofish-xts-plain64", 512),
-         ("camellia-xts-plain64", 512), ("aes-cbc-essiv:sha256", 256), ("aes-cbc-plain64", 256),
-         ("aes-xts-plain64be", 512), ("aes-cbc-benbi", 256), ("aes-cbc-eboiv", 256),
-         ("aes-lrw-benbi", 384), ("aes-ctr-plain64", 256)]
-
-FORMS = [Form("luks1", *entry) for entry in LUKS1]
-FORMS += [Form("luks2", *entry, sector=4096) for entry in LUKS2]
-FORMS += [Form("luks2", "aes-xts-plain64", 512, sector=size) for size in (512, 1024, 2048)]
-FORMS += [Form("luks2", "twofish-cbc-essiv:sha256", 256, sector=512),
-          Form("luks2", "serpent-xts-plain64", 512, sector=512),
-          Form("luks1", "aes-xts-plain64", 512, detached=True),
-          Form("luks1", "serpent-cbc-essiv:sha256", 256, detached=True),
-          Form("luks2", "aes-xts-plain64", 512, sector=512, detached=True),
-          Form("luks2", "aes-xts-plain64", 512, sector=4096, detached=True)]
-
-FAR = [Form("luks1", "aes-cbc-plain", 256), Form("luks1", "aes-xts-plain64", 512),
-       Form("luks2", "aes-xts-plain64", 512, sector=4096),
-       Form("luks2", "twofish-xts-plain", 512, sector=512)]
-FAR_OFFSETS = {0: b"\x61", 2 * TIB - MIB: b"\x62", 2 * TIB: b"\x63", 3 * TIB + 4096: b"\x64"}
-
-# ---- what happens in the guest -----------------------------------------------------------------
-
-GUEST_OPENS = """
-cryptsetup open --key-file key {header} {volume} inside
-echo "before $(sha256sum < /dev/mapper/inside | cut -d' ' -f1)"
-mount /dev/mapper/inside /run/mnt
-(cd /run/mnt && sha256sum --quiet -c files.sum)
-cp tree/written-by-guest /run/mnt/written-by-guest
-umount /run/mnt
-echo "after $(sha256sum < /dev/mapper/inside | cut -d' ' -f1)"
-cryptsetup close inside
-"""
-
-GUEST_FORMATS = """
-truncate -s {size} {volume}
-cryptsetup -q luksFormat --type {type} --cipher {cipher} --key-size {bits} {sector} \
-  --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file key {header} {volume}
-cryptsetup open --key-file key {header} {volume} inside
-mke2fs -q -F -t ext4 -d tree /dev/mapper/inside
-mount /dev/mapper/inside /run/mnt
-cp tree/written-by-guest /run/mnt/again
-umount /run/mnt
-echo "after $(sha256sum < /dev/mapper/inside | cut -d' ' -f1)"
-echo "table $(dmsetup table inside)"
-cryptsetup close inside
-"""
-
-GUEST_WRITES_FAR = """
-cryptsetup open --key-file key {volume} inside
-for place in {places}; do
-  head -c 1048576 /dev/zero | tr '\\0' "\\\\${{place#*:}}" |
-    dd of=/dev/mapper/inside bs=4096 seek=$((${{place%:*}} / 4096)) conv=notrunc,fsync status=none
-done
-cryptsetup close inside
-"""
-
-GUEST_READS_FAR = """
-cryptsetup open --readonly --key-file key {volume} inside
-for place in {places}; do
-  echo "$place $(dd if=/dev/mapper/inside bs=4096 skip=$((${{place%:*}} / 4096)) count=256 \
-    status=none | sha256sum | cut -d' ' -f1)"
-done
-cryptsetup close inside
-"""
-
-GUEST_REENCRYPTS = """
-cryptsetup open --key-file key {volume} inside
-echo "after $(sha256sum < /dev/mapper/inside | cut -d' ' -f1)"
-cryptsetup close inside
-device=$(losetup --show -f {volume})
-cryptsetup -q reencrypt --key-file key --key-slot 0 --iter-time 10 $device
-losetup -d $device
-"""
-
-
-def header_option(form, volume):
-    return f"--header {volume}.header" if form.detached else ""
-
-
-def far_places():
-    """Offset and byte, as octal for tr."""
-    return " ".join(f"{offset}:{byte[0]:03o}" for offset, byte in FAR_OFFSETS.items())
-
-
-def create_options(form):
-    options = ["--type", form.type, "--cipher", form.cipher, "--key-size", form.bits, "--key",
-               "file:key", *CHEAP["pbkdf2"]]
-    if form.type == "luks2":
-        options += ["--sector-size", form.sector]
-    return options
-
-
-def encrypt_image(form, work):
-    """The volume that the guest opens, made here; None or why it could not be made."""
-    volume = f"ours-{form.name}"
-    header = ["--header", f"{volume}.header"] if form.detached else []
-    return made(["encrypt", "image", volume, *header, *create_options(form)], work)
-
-
-def encrypt_far(form, work):
-    return made(["encrypt", "far-plain", f"far-ours-{form.name}", "--holes", "keep",
-                 *create_options(form)], work)
-
-
-def create_far(form, work):
-    return made(["create", f"far-theirs-{form.name}", "--size", "4T", *create_options(form)], work)
-
-
-def made(arguments, work):
-    done = lukskeep(*arguments, status=None, cwd=work)
-    return None if done.returncode == 0 else done.stderr.decode(errors="replace")
-
-
-def make_tree(work):
-    """Real files, and the sums by which the guest knows them."""
-    tree = work / "tree"
-    (tree / "folder").mkdir(parents=True)
-    for number, size in enumerate((0, 1, 511, 4096, 70001, 1 << 20)):
-        write(tree / "folder" / f"file {number}", bytes_of(f"tree{number}", size))
-    write(tree / "source.py", Path(__file__).read_bytes())
-    names = sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file())
-    (tree / "files.sum").write_text("".join(f"{sha256(tree / n)}  {n}\n" for n in names))
-    write(tree / "written-by-guest", bytes_of("guest", 100_000))
-    sparse(work / "image", IMAGE_BYTES)
-    run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, work / "image"])
-
-
-def make_far_plain(work):
-    plain = sparse(work / "far-plain", 4 * TIB)
-    with open(plain, "r+b") as file:
-        for offset, byte in FAR_OFFSETS.items():
-            file.seek(offset)
-            file.write(byte * MIB)
-
-
-def guest_script(form, template, volume):
-    room = MIB if form.detached else 17 * MIB
-    return template.format(
-        volume=volume, header=header_option(form, volume), type=form.type, cipher=form.cipher,
-        bits=form.bits, size=room + IMAGE_BYTES, places=far_places(),
-        sector=f"--sector-size {form.sector}" if form.type == "luks2" else "")
-
-
-def run_guest(work):
-    """Makes the volumes, boots once, and returns {case: result or why it was not run}."""
-    write(work / "key", b"a passphrase for both sides")
-    make_tree(work)
-    make_far_plain(work)
-    failures, scripts = {}, {}
-
-    def add(case, form, template, volume, failure=None):
-        if failure is not None:
-            failures[case] = failure
-        else:
-            scripts[case] = guest_script(form, template, volume)
-
-    for form in FORMS:
-        ours, theirs = f"ours-{form.name}", f"theirs-{form.name}"
-        add(ours, form, GUEST_OPENS, ours, encrypt_image(form, work))
-        add(theirs, form, GUEST_FORMATS, theirs)
-    for form in FAR:
-        read, written = f"far-ours-{form.name}", f"far-theirs-{form.name}"
-        add(read, form, GUEST_READS_FAR, read, encrypt_far(form, work))
-        add(written, form, GUEST_WRITES_FAR, written, create_far(form, work))
-    form = Form("luks1", "aes-xts-plain64", 512)
-    add("reencrypted", form, GUEST_REENCRYPTS, "reencrypted",
-        made(["encrypt", "image", "reencrypted", *create_options(form)], work))
-
-    results = uml.run(work, scripts, timeout_s=500)
-    return {**results, **failures}
+from dm_crypt_cases import FAR, FAR_OFFSETS, FORMS
+from kit import MIB, lukskeep, need, run, same, sha256, without
 
 
 @pytest.fixture(scope="session")
-def guest(tmp_path_factory):
-    """The folder of the volumes and what the guest said of each; one boot for all workers."""
+def guest(guest_folder):
+    """The folder of the volumes, and what the guest said of each."""
     need("cryptsetup", "mke2fs", "e2fsck", "debugfs", "dmsetup", "modprobe")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base
-    work = shared / "guest"
-    with open(shared / "guest.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = work / "done"
-        if not done.exists():
-            work.mkdir()
-            try:
-                outcome = run_guest(work)
-            except (uml.Unavailable, RuntimeError) as error:
-                outcome = error
-            done.write_bytes(pickle.dumps(outcome))
+    # Held by the process that works on it, from before the tests started until its end.
+    with open(guest_folder.with_suffix(".lock")) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    done = guest_folder / "outcome"
+    assert done.exists(), "the process that runs the guest died: see its messages above"
     outcome = pickle.loads(done.read_bytes())
     if isinstance(outcome, uml.Unavailable):
         without(f"no dm-crypt: {outcome}")
     if isinstance(outcome, Exception):
-        pytest.fail(str(outcome))
-    return work, outcome
+        pytest.fail(f"{type(outcome).__name__}: {outcome}")
+    return guest_folder, outcome
 
 
 def said(guest, case):

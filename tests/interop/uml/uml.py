@@ -6,10 +6,12 @@ lets it run shell scripts as root; see guest.py for what they find there.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -92,6 +94,31 @@ def memory_folder(work):
     return str(work)
 
 
+def die_with_parent():
+    """UML leaves its process group; this way it still ends when the test run is killed.
+
+    SIGTERM, because upon that it ends its helper processes too.
+    """
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def boot(command, env, work, timeout_s):
+    """Runs UML to its end, or to the end of its time."""
+    with open(work / "console.log", "wb") as console:
+        kernel = subprocess.Popen(command, cwd=work, env=env, stdin=subprocess.DEVNULL,
+                                  stdout=console, stderr=subprocess.STDOUT,
+                                  preexec_fn=die_with_parent)
+    try:
+        kernel.wait(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        pass  # its results so far are judged by the caller
+    finally:
+        if kernel.poll() is None:
+            kernel.terminate()
+            kernel.wait()
+
+
 def run(work, cases, timeout_s=400):
     """Runs `cases` ({name: script}) in one boot, in order; {name: result}, see guest.py.
 
@@ -106,12 +133,7 @@ def run(work, cases, timeout_s=400):
         "rootflags=/", "rw", f"init={HERE / 'guest.py'}", "con=null", "con0=fd:0,fd:1", "ssl=null",
         "quiet", f"WORK={work}", f"MODULES={folder / 'kernel' / 'usr' / 'lib' / 'uml' / 'modules'}"]
     env = {**os.environ, "LD_PRELOAD": str(folder / "shim.so"), "TMPDIR": memory_folder(work)}
-    with open(work / "console.log", "wb") as console:
-        try:
-            subprocess.run(command, cwd=work, env=env, stdin=subprocess.DEVNULL, stdout=console,
-                           stderr=subprocess.STDOUT, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            pass  # its processes die with it; the results so far are judged below
+    boot(command, env, work, timeout_s)
     text = (work / "console.log").read_text(errors="replace")[-3000:]
     if not (work / "finished").exists():
         raise RuntimeError(f"the guest did not finish; its console:\n{text}")
