@@ -39,8 +39,10 @@ void copy(const Device& source, Device& destination, std::uint64_t length_bytes,
           const CopyOptions& options);
 
 // Reads `fd` (a pipe, socket or file, from where it stands) to its end or to `length_bytes_max`,
-// whichever comes first, and writes to `destination`, which grows as needed if it can be resized.
-// A last partial block is padded with zeroes to `pad_to_bytes`. Returns the bytes read.
+// whichever comes first, and writes to `destination`. A last partial block is padded with zeroes to
+// `pad_to_bytes` (a power of two, at most 4096). If `destination` can be resized it has exactly the
+// padded size in the end, otherwise throws kTooSmall when the input is longer. Returns the bytes
+// read, without the padding.
 std::uint64_t copy_from_fd(int fd, Device& destination, std::uint64_t length_bytes_max,
                            std::uint32_t pad_to_bytes, const CopyOptions& options);
 
