@@ -21,10 +21,10 @@ std::string_view kdf_name(KdfType type) noexcept;
 
 struct KdfCost {
   KdfType type = KdfType::kPbkdf2;
-  std::string hash;               // pbkdf2 only
-  std::uint32_t iterations = 0;   // pbkdf2: iterations; argon2: time cost
-  std::uint32_t memory_kib = 0;   // argon2 only
-  std::uint32_t parallel = 0;     // argon2 only: lanes
+  std::string hash;              // pbkdf2 only
+  std::uint32_t iterations = 0;  // pbkdf2: iterations; argon2: time cost
+  std::uint32_t memory_kib = 0;  // argon2 only
+  std::uint32_t parallel = 0;    // argon2 only: lanes
 };
 
 // Derives `out.size()` bytes. Argon2 runs version 0x13 with its lanes on at most `threads` threads;
@@ -41,28 +41,30 @@ double estimate_seconds(const KdfCost& cost, std::size_t output_bytes);
 
 // What a keyslot may cost before anybody starts to work on it.
 struct KdfLimit {
-  std::uint32_t seconds_max = 300;                 // by estimate_seconds
+  std::uint32_t seconds_max = 300;  // by estimate_seconds
   std::uint32_t memory_kib_max = 4 * 1024 * 1024;
 };
 
-// Throws Error: kDamaged for a cost that no KDF could work with or that is beyond the bounds of
-// base/limits.h on iterations, time and lanes; kKdfLimit (with a hint how to allow it) if the
+// Throws Error: kDamaged for a cost that no KDF could work with; kKdfLimit for one beyond the
+// bounds of base/limits.h on iterations, time and lanes, and (with a hint how to allow it) if the
 // memory or the estimated seconds exceed `limit`; kUnsupported (hash). `what` names the keyslot in
-// the message. Cheap: derives nothing but the estimate, and that only for costs within the bounds.
+// the message. Cheap: derives nothing but the estimate, and that only for costs that a slow machine
+// might not manage.
 void check_limit(const KdfCost& cost, std::size_t output_bytes, const KdfLimit& limit,
                  std::string_view what);
 
 struct CalibrationRequest {
   KdfType type = KdfType::kArgon2id;
-  std::string hash = "sha256";                      // pbkdf2 only
+  std::string hash = "sha256";  // pbkdf2 only
   std::size_t output_bytes = 64;
-  std::chrono::milliseconds target{2000};           // --iter-time
-  std::uint32_t memory_kib_max = 1024 * 1024;       // cut to half of the machine's RAM
-  std::uint32_t parallel_max = 4;                   // cut to its CPUs
+  std::chrono::milliseconds target{2000};      // --iter-time
+  std::uint32_t memory_kib_max = 1024 * 1024;  // cut to half of the machine's RAM
+  std::uint32_t parallel_max = 4;              // cut to its CPUs
 };
 
-// Costs that take about `target` on this machine, as cryptsetup chooses them: PBKDF2 never below
-// 1000 iterations; Argon2 time at least 4, memory first raised to its maximum, then time.
+// Costs that take cryptsetup about `target` on this machine, chosen as it does: PBKDF2 at the speed
+// of OpenSSL on one thread (ours is faster, but the volume is to be opened elsewhere too), never
+// below 1000 iterations; Argon2 time at least 4, memory first raised to its maximum, then time.
 KdfCost calibrate(const CalibrationRequest& request, const CancelToken* cancel = nullptr);
 
 // Smaller of `memory_kib` and half of the machine's physical memory.

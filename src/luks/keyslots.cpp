@@ -106,22 +106,23 @@ std::optional<std::string> obstacle(const Header& header, int id, const UnlockOp
   if (header.digests.at(*digest).segments.empty() && !options.allow_unbound) {
     return fmt::format("keyslot {} is unbound", id);
   }
+  const Digest& check = header.digests.at(*digest);
+  const std::string name = fmt::format("keyslot {}", id);
   try {
     const crypto::CipherSpec spec = crypto::parse_cipher_spec(keyslot.area.encryption);
     check_area_secure(spec, id, options.allow_insecure);
     crypto::check_key_size(spec, keyslot.area.key_size_bytes);
     crypto::require_hash(keyslot.af.hash);
-    crypto::require_hash(header.digests.at(*digest).hash);
-    if (keyslot.kdf.type == Kdf::Type::kPbkdf2) crypto::require_hash(keyslot.kdf.hash);
+    crypto::check_limit(kdf_cost(keyslot.kdf), keyslot.area.key_size_bytes, options.kdf_limit,
+                        name);
+    crypto::check_limit(digest_cost(check), check.digest.size(), options.kdf_limit,
+                        fmt::format("digest {}", *digest));
   } catch (const Error& error) {
-    if (error.code() != Code::kUnsupported) throw;
-    return fmt::format("keyslot {}: {}", id, error.message());
+    // One keyslot that makes no sense must not keep the others from being tried.
+    if (error.code() != Code::kUnsupported && error.code() != Code::kDamaged) throw;
+    const bool named = error.message().starts_with(name);
+    return named ? error.message() : fmt::format("{}: {}", name, error.message());
   }
-  const std::string what = fmt::format("keyslot {}", id);
-  crypto::check_limit(kdf_cost(keyslot.kdf), keyslot.area.key_size_bytes, options.kdf_limit, what);
-  crypto::check_limit(digest_cost(header.digests.at(*digest)),
-                      header.digests.at(*digest).digest.size(), options.kdf_limit,
-                      fmt::format("digest {}", *digest));
   return std::nullopt;
 }
 
