@@ -127,12 +127,13 @@ std::optional<Luks2Prefix> decode_luks2_prefix(ByteView bytes, std::uint64_t exp
                                                std::string_view what) {
   const bool primary = expected_offset_bytes == 0;
   if (!has_magic(bytes, primary ? kPrimaryMagic : kSecondaryMagic)) return std::nullopt;
+  const bool has_version = bytes.size() >= kVersionOffset + sizeof(std::uint16_t);
+  const auto version = has_version ? load_be<std::uint16_t>(&bytes[kVersionOffset]) : kVersion;
+  if (primary && version == 1) return std::nullopt;  // LUKS1 has the same magic
   if (bytes.size() < kLuks2BinaryHeaderBytes) {
     damaged(what, fmt::format("LUKS2 header ends after {} of {} bytes", bytes.size(),
                               kLuks2BinaryHeaderBytes));
   }
-  const auto version = load_be<std::uint16_t>(&bytes[kVersionOffset]);
-  if (primary && version == 1) return std::nullopt;  // LUKS1 has the same magic
   if (version != kVersion) {
     throw Error(Code::kUnsupported, fmt::format("{}: LUKS version {} is unknown", what, version));
   }
