@@ -43,11 +43,10 @@ format-check: ## Tell which sources clang-format-19 would change
 install: build ## Install below PREFIX=/usr/local (DESTDIR is honoured)
 	@cmake --install build/release --prefix "$(PREFIX)"
 
-package: deps-build ## Make a Debian package: build/package/*.deb
-	@cmake -S . -B build/package -G Ninja -DCMAKE_BUILD_TYPE=Release -DLUKSKEEP_TESTS=OFF \
-	  -DCMAKE_INSTALL_PREFIX=/usr > build/package.log || { cat build/package.log; exit 1; }
-	@cmake --build build/package -j $(JOBS)
-	@cd build/package && cpack -G DEB
+package: build ## Make a Debian package: build/package/*.deb
+	@cpack -G DEB --config build/release/CPackConfig.cmake -B build/package > build/package.log \
+	  || { cat build/package.log; exit 1; }
+	@ls build/package/*.deb
 
 clean: ## Remove everything that was built
 	rm -rf build
