@@ -6,6 +6,10 @@ target_compile_options(lukskeep_options INTERFACE
   -Woverloaded-virtual -Wcast-align -Wformat=2 -Wimplicit-fallthrough
   # Members that a designated initialiser leaves out have their defaults: that is meant.
   -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # "text" + std::string warns of an overlap that cannot be (GCC bug 105651).
+  target_compile_options(lukskeep_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
+endif()
 if(LUKSKEEP_WERROR)
   target_compile_options(lukskeep_options INTERFACE -Werror)
 endif()
