@@ -62,8 +62,8 @@ TEST_P(FileDeviceOn, NewFileIsEmptyPrivateAndSparse) {
 TEST_P(FileDeviceOn, BehavesAsBytesInMemory) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  const auto below = [&](std::size_t bound) { return std::size_t{random()} % bound; };
+  Random random(seed);
+  const auto below = [&](std::size_t bound) { return random.below(bound); };
   Bytes model(64 * kKiB);
   const auto device = create_file(path(), model.size());
   for (int step = 0; step < 400; ++step) {

@@ -151,7 +151,7 @@ TEST(PendingFile, WorksUnderADotName) {
 TEST(PendingFile, SurvivesBeingKilledAtAnyMoment) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
+  Random random(seed);
   const TemporaryDirectory directory("/dev/shm");
   const std::string path = directory.path("x");
   for (int round = 0; round < 40; ++round) {
@@ -165,7 +165,7 @@ TEST(PendingFile, SurvivesBeingKilledAtAnyMoment) {
         file.commit();
       }
     }
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 5000));
+    std::this_thread::sleep_for(std::chrono::microseconds(random.below(5000)));
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
     if (!std::filesystem::exists(path)) continue;

@@ -1,10 +1,14 @@
 // Helpers of the tests that need real files.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -45,11 +49,33 @@ class TemporaryDirectory {
   std::string path_;
 };
 
+// Repeatable: a test that fails prints the seed.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed) {}
+  std::uint64_t seed() { return engine_(); }
+  std::size_t below(std::size_t bound) { return engine_() % bound; }
+  Bytes bytes(std::size_t size) {
+    Bytes bytes(size);
+    for (std::size_t at = 0; at < size; at += sizeof(std::uint64_t)) {
+      const std::uint64_t value = engine_();
+      std::memcpy(bytes.data() + at, &value, std::min(sizeof(value), size - at));
+    }
+    return bytes;
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+inline Bytes random_bytes(std::size_t size, std::uint64_t seed) { return Random(seed).bytes(size); }
+
 inline Bytes file_bytes(const std::string& path) {
+  Bytes bytes(std::filesystem::file_size(path));
   std::ifstream stream(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(stream)), {});
-  const ByteView view = as_byte_view(text);
-  return {view.begin(), view.end()};
+  stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!stream) throw std::runtime_error("cannot read " + path);
+  return bytes;
 }
 
 inline void put_file(const std::string& path, ByteView contents) {
