@@ -444,8 +444,7 @@ void fix_luks2_checksum(Bytes& copy) {
   std::copy(sum.begin(), sum.end(), copy.begin() + 448);
 }
 
-Bytes luks2_copy_with_json(const Header& header, std::string_view json) {
-  Bytes copy = encode_luks2(header, Luks2Copy::kPrimary, counting_bytes(64, 0));
+Bytes luks2_copy_with_json(Bytes copy, std::string_view json) {
   std::fill(copy.begin() + 4096, copy.end(), std::byte{0});
   const ByteView text = as_byte_view(json);
   std::copy(text.begin(), text.end(), copy.begin() + 4096);

@@ -28,9 +28,8 @@ Header random_luks2(std::mt19937_64& random);
 // tests/images/headers/NAME, a LUKS2 copy padded to its size. Fails the test if it is not there.
 Bytes read_header_image(const std::string& name);
 
-// The LUKS2 primary copy of `header`, with the JSON area replaced by `json` and zeros, the checksum
-// being right.
-Bytes luks2_copy_with_json(const Header& header, std::string_view json);
+// `copy` with the JSON area replaced by `json` and zeros, the checksum being right.
+Bytes luks2_copy_with_json(Bytes copy, std::string_view json);
 // Puts a right checksum (sha256) into a copy of at least 4096 bytes.
 void fix_luks2_checksum(Bytes& copy);
 

@@ -124,7 +124,7 @@ std::set<int> JsonReader::ids(const std::string& name, int count_max) {
 
 JsonReader JsonReader::object(const std::string& name) {
   const Json& member = take(name);
-  return {member, texts_.at(name), fmt::format("{} {}", where_, name)};
+  return {member, texts_.at(name), fmt::format("{}: {}", where_, name)};
 }
 
 std::vector<std::pair<int, JsonReader>> JsonReader::numbered(const std::string& name,
