@@ -1,0 +1,202 @@
+// encrypt: a plain image into a new volume.
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "base/bytes.h"
+#include "cli/command.h"
+#include "cli/copy_args.h"
+#include "cli/header_view.h"
+#include "cli/new_volume.h"
+#include "cli/target.h"
+#include "cli/units.h"
+#include "cli/volume_access.h"
+#include "luks/create.h"
+#include "luks/crypt_device.h"
+#include "luks/layout.h"
+#include "storage/memory_device.h"
+
+namespace lukskeep::cli {
+namespace {
+
+// Writes the header of a new volume so that an unfinished one is not taken for a volume. A file has
+// no name before it is whole: there the header is written at once. On a block device it is made in
+// memory, which finds everything that is wrong with it, and written when the payload is there.
+class HeaderWriter {
+ public:
+  HeaderWriter(const Session& session, const NewVolume& volume, const Target& target)
+      : device_(target.device()) {
+    std::shared_ptr<Device> device = device_;
+    if (!target.fresh()) {
+      memory_ = std::make_shared<storage::MemoryDevice>(Bytes(volume.header_bytes()));
+      device = memory_;
+      device_->write_zeroes(0, volume.header_bytes(), ZeroMode::kAllocate);
+      device_->flush();
+    }
+    luks::create_volume(device, volume.fresh, volume.passphrase.span(), volume.keyslot,
+                        session.cancel);
+  }
+
+  void finish() {
+    if (!memory_) return;
+    const ByteView header = memory_->contents();
+    device_->write(kFirstBlockBytes, header.subspan(kFirstBlockBytes));
+    device_->flush();
+    device_->write(0, header.first(kFirstBlockBytes));
+    device_->flush();
+  }
+
+ private:
+  // Holds the magic.
+  static constexpr std::size_t kFirstBlockBytes = 4096;
+
+  std::shared_ptr<Device> device_;
+  std::shared_ptr<storage::MemoryDevice> memory_;
+};
+
+class EncryptCommand final : public Command {
+ public:
+  void declare(Options& options) override {
+    options.positional(
+        {.name = "SRC", .help = "the plain image: a file, a block device, or - for standard input"},
+        source_path_);
+    options.positional(
+        {.name = "DST", .help = "the new volume: a file, a block device, or - for standard output"},
+        path_);
+    args_.declare(options);
+    copy_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    check_paths(session);
+    if (!is_pipe(source_path_)) open_source();
+    const std::uint32_t sector_bytes = choose_sector_size(args_, source_bytes_);
+    const NewVolume volume = prepare_new_volume(session, args_, sector_bytes, path_);
+    if (source_bytes_) {
+      payload_bytes_ = luks::round_up(*source_bytes_, volume.sector_size_bytes());
+    }
+    if (!session.dry_run) write(session, volume);
+    if (!is_pipe(path_)) report_result(session, volume);
+  }
+
+ private:
+  void check_paths(const Session& session) const {
+    if (is_pipe(source_path_)) {
+      check_stdin_is_free(args_.key);
+      if (!args_.volume_key.empty()) check_stdin_is_free(args_.volume_key);
+    }
+    if (is_pipe(path_)) {
+      check_stdout_is_free(session);
+    } else {
+      if (!is_pipe(source_path_)) refuse_same(source_path_, path_);
+      confirm_overwrite(session, path_);
+    }
+    if (args_.header.empty()) return;
+    if (!is_pipe(source_path_)) refuse_same(source_path_, args_.header);
+    refuse_same(path_, args_.header);
+    confirm_overwrite(session, args_.header);
+  }
+
+  void open_source() {
+    source_ = open_device(source_path_, storage::Access::kRead);
+    source_bytes_ = source_->size_bytes();
+    if (*source_bytes_ == 0) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("'{}' is empty: there is nothing to encrypt", source_->name()));
+    }
+  }
+
+  void write(const Session& session, const NewVolume& volume) {
+    const std::uint64_t container_bytes = volume.payload_offset_bytes() + payload_bytes_;
+    Target container =
+        is_pipe(path_) ? make_spool(container_bytes) : Target(path_, container_bytes);
+    std::optional<Target> detached;
+    if (!args_.header.empty()) detached.emplace(args_.header, volume.header_bytes());
+    HeaderWriter header(session, volume, detached ? *detached : container);
+    copy_payload(session, volume, container);
+    header.finish();
+    if (is_pipe(path_)) {
+      send(session, *container.device());
+    } else {
+      container.commit();
+    }
+    if (detached) detached->commit();
+  }
+
+  void copy_payload(const Session& session, const NewVolume& volume, const Target& container) {
+    const auto plain = luks::make_crypt_device(
+        volume.fresh.header, container.device(), volume.fresh.volume_key.span(),
+        {.allow_insecure = args_.allow_insecure,
+         .writable = true,
+         .holes_as_zeroes = copy_.keep_holes() && container.fresh()});
+    ProgressDisplay display(copy_.progress, session);
+    storage::CopyOptions options = copy_.copy_options(session, "encrypt");
+    options.progress = display.callback();
+    // A block device has no holes to leave: they are filled.
+    if (!container.fresh()) options.holes = storage::Holes::kFill;
+    options.destination_is_zero = copy_.keep_holes() && container.fresh();
+    if (source_) {
+      pad_last_sector(*plain);
+      storage::copy(*source_, *plain, *source_bytes_, options);
+      return;
+    }
+    source_bytes_ =
+        storage::copy_from_fd(STDIN_FILENO, *plain, std::numeric_limits<std::int64_t>::max(),
+                              volume.sector_size_bytes(), options);
+    if (*source_bytes_ == 0) {
+      throw Error(Code::kInvalidArgument, "standard input is empty: there is nothing to encrypt");
+    }
+    payload_bytes_ = luks::round_up(*source_bytes_, volume.sector_size_bytes());
+  }
+
+  // LUKS payloads are whole sectors: what the source lacks is zero.
+  void pad_last_sector(Device& plain) const {
+    const std::uint64_t padding = payload_bytes_ - *source_bytes_;
+    if (padding != 0) plain.write_zeroes(*source_bytes_, padding, ZeroMode::kAllocate);
+  }
+
+  void send(const Session& session, const Device& spool) const {
+    ProgressDisplay display(copy_.progress, session);
+    storage::CopyOptions options = copy_.copy_options(session, "send");
+    options.progress = display.callback();
+    storage::copy_to_fd(spool, STDOUT_FILENO, spool.size_bytes(), options);
+  }
+
+  void report_result(const Session& session, const NewVolume& volume) const {
+    OrderedJson json = new_volume_json(args_, volume, path_, payload_bytes_);
+    json["source"] = source_path_;
+    json["source_size"] = source_bytes_ ? OrderedJson(*source_bytes_) : OrderedJson(nullptr);
+    json["padding"] = source_bytes_ ? payload_bytes_ - *source_bytes_ : 0;
+    std::string text =
+        fmt::format("{} '{}' into '{}': {}, {}", session.dry_run ? "would encrypt" : "encrypted",
+                    printable(source_path_, 256), printable(path_, 256), describe(volume),
+                    source_bytes_ ? human_size(payload_bytes_) : "size not known yet");
+    if (source_bytes_ && payload_bytes_ != *source_bytes_) {
+      text += fmt::format("; {} zero bytes added to fill the last sector",
+                          payload_bytes_ - *source_bytes_);
+    }
+    report(session, std::move(json), text);
+  }
+
+  std::string source_path_;
+  std::string path_;
+  NewVolumeArgs args_;
+  CopyArgs copy_;
+  std::shared_ptr<Device> source_;  // null: standard input
+  std::optional<std::uint64_t> source_bytes_;
+  std::uint64_t payload_bytes_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_encrypt() { return std::make_unique<EncryptCommand>(); }
+
+}  // namespace lukskeep::cli

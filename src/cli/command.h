@@ -1,0 +1,66 @@
+// One command of the program: its options and what it does.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "cli/options.h"
+#include "cli/session.h"
+
+namespace lukskeep::cli {
+
+class Command {
+ public:
+  virtual ~Command() = default;
+  Command(const Command&) = delete;
+  Command& operator=(const Command&) = delete;
+
+  // Binds the options to members of this object. Does no work.
+  virtual void declare(Options& options) = 0;
+  // Throws Error.
+  virtual void run(const Session& session) = 0;
+
+ protected:
+  Command() = default;
+};
+
+struct CommandEntry {
+  std::string_view name;     // "create", or noun and verb: "key add"
+  std::string_view summary;  // one line for the list
+  bool changes = false;      // writes to a volume or file: has --yes and --dry-run
+  std::unique_ptr<Command> (*make)() = nullptr;
+};
+
+// All of them, in the order of the help.
+std::span<const CommandEntry> all_commands();
+
+// The options of `entry` with the general ones, bound to `command` and `session`.
+Options options_of(const CommandEntry& entry, Command& command, Session& session);
+
+// One factory each; the commands themselves are in cmd_*.cpp.
+std::unique_ptr<Command> make_create();
+std::unique_ptr<Command> make_info();
+std::unique_ptr<Command> make_encrypt();
+std::unique_ptr<Command> make_decrypt();
+std::unique_ptr<Command> make_key_list();
+std::unique_ptr<Command> make_key_test();
+std::unique_ptr<Command> make_key_add();
+std::unique_ptr<Command> make_key_remove();
+std::unique_ptr<Command> make_key_change();
+std::unique_ptr<Command> make_key_convert();
+std::unique_ptr<Command> make_header_backup();
+std::unique_ptr<Command> make_header_restore();
+std::unique_ptr<Command> make_token_list();
+std::unique_ptr<Command> make_token_import();
+std::unique_ptr<Command> make_token_export();
+std::unique_ptr<Command> make_token_remove();
+std::unique_ptr<Command> make_config();
+std::unique_ptr<Command> make_erase();
+std::unique_ptr<Command> make_bench_kdf();
+std::unique_ptr<Command> make_bench_ciphers();
+std::unique_ptr<Command> make_completion();
+std::unique_ptr<Command> make_help();
+std::unique_ptr<Command> make_version();
+
+}  // namespace lukskeep::cli

@@ -1,0 +1,122 @@
+#include "cli/target.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include <sys/stat.h>
+
+#include <fmt/format.h>
+
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "base/uuid.h"
+
+namespace lukskeep::cli {
+namespace {
+
+std::string quoted(const std::string& path) { return fmt::format("'{}'", printable(path, 256)); }
+
+// Absent if nothing is there.
+std::optional<struct stat> stat_of(const std::string& path) {
+  struct stat status{};
+  if (stat(path.c_str(), &status) == 0) return status;
+  if (errno == ENOENT) return {};
+  const Code code = errno == EACCES    ? Code::kPermissionDenied
+                    : errno == ENOTDIR ? Code::kNotFound
+                                       : Code::kIo;
+  throw Error(code, fmt::format("cannot look at {}: {}", quoted(path),
+                                std::generic_category().message(errno)));
+}
+
+std::filesystem::path absolute_path(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
+}
+
+bool holds_data(const Device& device) {
+  const std::uint64_t size = device.size_bytes();
+  Bytes piece(std::min<std::uint64_t>(size, limits::kMiB));
+  for (const std::uint64_t offset : {std::uint64_t{0}, size - piece.size()}) {
+    device.read(offset, piece);
+    if (!all_zero(piece)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+PathKind kind_of(const std::string& path) {
+  const auto status = stat_of(path);
+  if (!status) return PathKind::kAbsent;
+  if (S_ISREG(status->st_mode)) return PathKind::kFile;
+  if (S_ISBLK(status->st_mode)) return PathKind::kBlockDevice;
+  throw Error(
+      Code::kUnsupported,
+      fmt::format("{} is {}", quoted(path),
+                  S_ISDIR(status->st_mode) ? "a directory" : "neither a file nor a block device"));
+}
+
+void refuse_same(const std::string& source, const std::string& destination) {
+  const auto a = stat_of(source);
+  const auto b = stat_of(destination);
+  if (a && b) {
+    const bool same_inode = a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+    const bool same_device = S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode) && a->st_rdev == b->st_rdev;
+    if (!same_inode && !same_device) return;
+  } else if (a || b || absolute_path(source) != absolute_path(destination)) {
+    return;
+  }
+  throw Error(Code::kUsage,
+              fmt::format("{} and {} are the same", quoted(source),
+                          source == destination ? "the destination" : quoted(destination)),
+              "write to another file");
+}
+
+void confirm_overwrite(const Session& session, const std::string& path) {
+  if (kind_of(path) == PathKind::kAbsent) return;
+  const auto device = storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
+  if (!holds_data(*device)) return;
+  confirm(session, fmt::format("{} holds data. It will be lost.", quoted(path)),
+          Error(Code::kExists, fmt::format("{} holds data", quoted(path))));
+}
+
+Target::Target(const std::string& path, std::uint64_t size_bytes) {
+  const PathKind kind = kind_of(path);
+  if (kind != PathKind::kBlockDevice) {
+    *this =
+        Target(std::make_unique<storage::PendingFile>(path, size_bytes, kind == PathKind::kFile));
+    return;
+  }
+  device_ = storage::open_file(path, {.access = storage::Access::kReadWrite});
+  if (device_->size_bytes() < size_bytes) {
+    throw Error(Code::kTooSmall, fmt::format("{} has {} bytes, {} are needed", quoted(path),
+                                             device_->size_bytes(), size_bytes));
+  }
+}
+
+Target::Target(std::unique_ptr<storage::PendingFile> pending)
+    : pending_(std::move(pending)),
+      // Not an owner: `pending_` is.
+      device_(std::shared_ptr<void>(), &pending_->device()) {}
+
+void Target::commit() {
+  if (pending_) {
+    pending_->commit();
+  } else {
+    device_->flush();
+  }
+}
+
+Target make_spool(std::uint64_t size_bytes) {
+  const char* directory = std::getenv("TMPDIR");
+  const std::string path = fmt::format(
+      "{}/lukskeep-spool-{}", directory == nullptr || *directory == '\0' ? "/var/tmp" : directory,
+      random_uuid());
+  return Target(std::make_unique<storage::PendingFile>(path, size_bytes, false));
+}
+
+}  // namespace lukskeep::cli

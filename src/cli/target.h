@@ -1,0 +1,55 @@
+// What is at a path that a command is to write to, and how it is written.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <lukskeep/device.h>
+
+#include "cli/session.h"
+#include "storage/file_device.h"
+
+namespace lukskeep::cli {
+
+enum class PathKind : std::uint8_t { kAbsent, kFile, kBlockDevice };
+
+// Throws Error{kUnsupported} for a directory or anything else that holds no data of its own, and
+// for a path that cannot be looked at what the system says.
+PathKind kind_of(const std::string& path);
+
+// Throws Error{kUsage} if both are the same file or device, whatever they are called.
+void refuse_same(const std::string& source, const std::string& destination);
+
+// If `path` holds data (its first or last MiB has a byte that is not zero), asks whether that may
+// be lost: kExists if not.
+void confirm_overwrite(const Session& session, const std::string& path);
+
+// A file or block device that gets new contents as a whole. A file appears under its name when it
+// is complete, replacing what was there; a block device is written in place.
+class Target {
+ public:
+  // The caller has settled with confirm_overwrite. A file gets `size_bytes`; a block device must
+  // have as many (kTooSmall).
+  Target(const std::string& path, std::uint64_t size_bytes);
+
+  const std::shared_ptr<Device>& device() const noexcept { return device_; }
+  // Reads as zeroes until it is written.
+  bool fresh() const noexcept { return pending_ != nullptr; }
+  // Durable, and under its name. Without it a file is gone with this object.
+  void commit();
+
+ private:
+  friend Target make_spool(std::uint64_t size_bytes);
+  explicit Target(std::unique_ptr<storage::PendingFile> pending);
+
+  std::unique_ptr<storage::PendingFile> pending_;
+  std::shared_ptr<Device> device_;
+};
+
+// A file in TMPDIR (or /var/tmp) that never gets a name and is gone with the object: for what comes
+// or goes through a pipe and cannot be worked on in order.
+Target make_spool(std::uint64_t size_bytes);
+
+}  // namespace lukskeep::cli

@@ -1,0 +1,172 @@
+#include "cli/volume_access.h"
+
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/bytes.h"
+#include "cli/units.h"
+#include "keys/key_source.h"
+#include "luks/header_backup.h"
+#include "storage/memory_device.h"
+
+namespace lukskeep::cli {
+namespace {
+
+constexpr int kPromptAttempts = 3;
+
+// A header in memory under the name of the device it was read from.
+class HeaderCopy final : public Device {
+ public:
+  HeaderCopy(Bytes contents, std::string name)
+      : below_(std::move(contents)), name_(std::move(name)) {}
+
+  std::string name() const override { return name_; }
+  std::uint64_t size_bytes() const override { return below_.size_bytes(); }
+  bool writable() const override { return true; }
+  std::uint32_t block_size_bytes() const override { return below_.block_size_bytes(); }
+  void read(std::uint64_t offset_bytes, MutableBytes out) const override {
+    below_.read(offset_bytes, out);
+  }
+  void write(std::uint64_t offset_bytes, ByteView data) override {
+    below_.write(offset_bytes, data);
+  }
+  void flush() override { below_.flush(); }
+
+ private:
+  storage::MemoryDevice below_;
+  std::string name_;
+};
+
+// Device names are fit for messages as they are.
+Error wrong_key(const std::string& volume, const keys::KeySource& source,
+                const luks::UnlockOptions& options) {
+  if (source.kind == keys::KeySource::Kind::kVolumeKey) {
+    return Error(Code::kWrongPassphrase, fmt::format("this is not a volume key of '{}'", volume));
+  }
+  if (options.keyslot) {
+    return Error(Code::kWrongPassphrase, fmt::format("keyslot {} of '{}' does not open with this "
+                                                     "passphrase",
+                                                     *options.keyslot, volume));
+  }
+  return Error(Code::kWrongPassphrase,
+               fmt::format("no keyslot of '{}' opens with this passphrase", volume));
+}
+
+std::optional<luks::Unlocked> try_key(const luks::HeaderFile& file, const keys::KeySource& source,
+                                      const SecretBytes& key, const luks::UnlockOptions& options) {
+  if (source.kind == keys::KeySource::Kind::kVolumeKey) {
+    return luks::unlock_with_volume_key(file, key.clone(), options);
+  }
+  return luks::unlock(file, key.span(), options);
+}
+
+}  // namespace
+
+void VolumeArgs::declare(Options& options) {
+  options.positional({.name = "VOLUME", .help = "the volume: a file or block device"}, volume);
+  options.add({.name = "--header",
+               .value = "FILE",
+               .help = "the header is in FILE, apart from the payload"},
+              header);
+}
+
+void KeyArgs::declare(Options& options) {
+  options.add({.name = "--key",
+               .value = "SOURCE",
+               .help = "the passphrase: file:PATH[,offset=N][,size=N], fd:N, prompt: (default), or "
+                       "volume-key:PATH"},
+              key);
+  declare_limits(options);
+}
+
+void KeyArgs::declare_limits(Options& options) {
+  options.add({.name = "--kdf-limit",
+               .value = "LIMIT",
+               .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
+              [this](const std::string& value) { kdf_limit = parse_kdf_limit(value); });
+  declare_allow_insecure(options, allow_insecure);
+}
+
+luks::UnlockOptions KeyArgs::unlock_options(const Session& session) const {
+  luks::UnlockOptions options;
+  options.allow_insecure = allow_insecure;
+  options.kdf_limit = kdf_limit;
+  options.cancel = session.cancel;
+  return options;
+}
+
+void declare_allow_insecure(Options& options, bool& allow_insecure) {
+  options.flag({.name = "--allow-insecure",
+                .help = "accept volumes and keyslots that are not encrypted (cipher_null)"},
+               allow_insecure);
+}
+
+void warn_if_insecure(bool allow_insecure) {
+  if (!allow_insecure) return;
+  warn(
+      "--allow-insecure: what is 'encrypted' with cipher_null anybody can read and replace, "
+      "without any passphrase");
+}
+
+std::shared_ptr<Device> open_device(const std::string& path, storage::Access access) {
+  constexpr std::array<std::string_view, 4> schemes = {"nbd:", "nbd+unix:", "rbd:", "qcow2:"};
+  for (const std::string_view scheme : schemes) {
+    if (path.starts_with(scheme)) {
+      throw Error(
+          Code::kUnsupported,
+          fmt::format("'{}': this build opens files and block devices only", printable(path, 256)),
+          fmt::format("a file of that name is './{}'", printable(path, 256)));
+    }
+  }
+  return storage::open_file(path, {.access = access});
+}
+
+luks::HeaderFile open_header(const VolumeArgs& args) {
+  return luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kRead));
+}
+
+luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args) {
+  if (!session.dry_run) {
+    return luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kReadWrite));
+  }
+  const luks::HeaderFile file = open_header(args);
+  return luks::HeaderFile::open(
+      std::make_shared<HeaderCopy>(luks::backup_header(file, true), file.device()->name()));
+}
+
+OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
+                           const KeyArgs& args, const luks::UnlockOptions& options) {
+  warn_if_insecure(args.allow_insecure);
+  const keys::KeySource source = keys::parse_key_source(args.key);
+  const bool prompt = source.kind == keys::KeySource::Kind::kPrompt;
+  const std::string volume = file.device()->name();
+  const keys::PromptRequest request{.text = fmt::format("passphrase for '{}'", volume)};
+  for (int attempt = 1;; ++attempt) {
+    SecretBytes key = keys::read_key(source, request, terminal_prompter(session), session.cancel);
+    std::optional<luks::Unlocked> unlocked = try_key(file, source, key, options);
+    if (unlocked) {
+      if (source.kind == keys::KeySource::Kind::kVolumeKey) key = {};
+      return {.unlocked = std::move(*unlocked), .passphrase = std::move(key)};
+    }
+    const Error error = wrong_key(volume, source, options);
+    if (!prompt || attempt == kPromptAttempts) throw error;
+    warn(error.message());
+  }
+}
+
+SecretBytes read_new_passphrase(const Session& session, const std::string& source,
+                                const std::string& volume) {
+  const keys::KeySource parsed = keys::parse_key_source(source);
+  if (parsed.kind == keys::KeySource::Kind::kVolumeKey) {
+    throw Error(Code::kUsage, fmt::format("'{}' is a volume key, not a passphrase for a keyslot",
+                                          printable(source)));
+  }
+  const keys::PromptRequest request{
+      .text = fmt::format("new passphrase for '{}'", printable(volume, 256)), .confirm = true};
+  return keys::read_key(parsed, request, terminal_prompter(session), session.cancel);
+}
+
+}  // namespace lukskeep::cli

@@ -1,0 +1,71 @@
+// Opening the volumes that commands name, and their headers and keys.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <lukskeep/device.h>
+#include <lukskeep/secret_bytes.h>
+
+#include "cli/options.h"
+#include "cli/session.h"
+#include "crypto/kdf.h"
+#include "luks/header_file.h"
+#include "luks/keyslots.h"
+#include "storage/file_device.h"
+
+namespace lukskeep::cli {
+
+// VOLUME and --header.
+struct VolumeArgs {
+  std::string volume;
+  std::string header;
+
+  void declare(Options& options);
+  // Where the header is: --header if given, else the volume itself.
+  const std::string& header_path() const { return header.empty() ? volume : header; }
+};
+
+// --key, --kdf-limit, --allow-insecure.
+struct KeyArgs {
+  std::string key = "prompt:";
+  crypto::KdfLimit kdf_limit;
+  bool allow_insecure = false;
+
+  void declare(Options& options);
+  // Without --key, for a command that describes it in its own way.
+  void declare_limits(Options& options);
+  luks::UnlockOptions unlock_options(const Session& session) const;
+};
+
+void declare_allow_insecure(Options& options, bool& allow_insecure);
+// Says loudly on standard error what --allow-insecure gives up, if it is given.
+void warn_if_insecure(bool allow_insecure);
+
+// A volume or header by path. Throws what storage::open_file throws, and Error{kUnsupported} for
+// the URIs (nbd:, rbd:, qcow2:) that this build cannot open.
+std::shared_ptr<Device> open_device(const std::string& path, storage::Access access);
+
+luks::HeaderFile open_header(const VolumeArgs& args);
+
+// For a command that changes the header. With --dry-run the result is a copy in memory, so that the
+// command does all it does and nothing reaches the storage.
+luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args);
+
+struct OpenedVolume {
+  luks::Unlocked unlocked;
+  SecretBytes passphrase;  // empty if the volume key was given
+};
+
+// Reads the key (three attempts at a prompt) and opens a keyslot with it, of `options.keyslot` if
+// that is set. Throws Error{kWrongPassphrase}.
+OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
+                           const KeyArgs& args, const luks::UnlockOptions& options);
+
+// The passphrase that a new keyslot gets: asked for twice at a prompt. Volume keys are refused.
+SecretBytes read_new_passphrase(const Session& session, const std::string& source,
+                                const std::string& volume);
+
+}  // namespace lukskeep::cli
