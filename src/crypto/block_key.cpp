@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <lukskeep/error.h>
 
+#include "crypto/aes_kernel.h"
+
 namespace lukskeep::crypto {
 namespace {
 
@@ -10,9 +12,11 @@ constexpr std::size_t kBytes192 = 24;
 
 }  // namespace
 
-std::unique_ptr<BlockKey> make_block_key(BlockCipher cipher, ByteView key) {
+std::unique_ptr<BlockKey> make_block_key(BlockCipher cipher, ByteView key,
+                                         const AesKernel& kernel) {
   switch (cipher) {
     case BlockCipher::kAes:
+      return make_aes_block_key(kernel, key);
     case BlockCipher::kAria:
       return make_openssl_block_key(cipher, key);
     case BlockCipher::kTwofish:

@@ -45,8 +45,10 @@ std::unique_ptr<BlockKey> make_nettle_twofish_key(ByteView key);
 // Throws Error{kUnsupported} if the library lacks the cipher.
 std::unique_ptr<BlockKey> make_gcrypt_block_key(BlockCipher cipher, ByteView key);
 
-// The fastest of the above. Throws Error{kUnsupported} if there is none or if the cipher does not
-// take a key of this size.
-std::unique_ptr<BlockKey> make_block_key(BlockCipher cipher, ByteView key);
+struct AesKernel;
+
+// The fastest of the above; AES by `kernel` (see aes_kernel.h). Throws Error{kUnsupported} if there
+// is none or if the cipher does not take a key of this size.
+std::unique_ptr<BlockKey> make_block_key(BlockCipher cipher, ByteView key, const AesKernel& kernel);
 
 }  // namespace lukskeep::crypto

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "crypto/aes_kernel.h"
 #include "crypto/openssl_per_sector.h"
 #include "crypto/sector_cipher.h"
 
@@ -41,7 +42,14 @@ std::vector<Contestant> contestants(const CipherBenchCase& test_case) {
     }
   };
   add([&] { return make_openssl_per_sector(test_case.spec, key, sector); });
-  add([&] { return make_sector_cipher(test_case.spec, key, sector); });
+  const std::span<const AesKernel> kernels = aes_kernels();
+  for (auto kernel = kernels.rbegin(); kernel != kernels.rend(); ++kernel) {
+    // Kernels differ for AES only; the last one stands for them all.
+    const bool differs = test_case.spec.cipher == BlockCipher::kAes;
+    if (!cpu_features().has_all(kernel->needed) || (!differs && kernel != kernels.rbegin()))
+      continue;
+    add([&] { return make_sector_cipher_on(*kernel, test_case.spec, key, sector); });
+  }
   return all;
 }
 

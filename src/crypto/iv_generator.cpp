@@ -11,6 +11,7 @@
 #include <lukskeep/secret_bytes.h>
 
 #include "crypto/hash.h"
+#include "crypto/word_bytes.h"
 
 namespace lukskeep::crypto {
 namespace {
@@ -19,7 +20,8 @@ constexpr unsigned kSectorShift = 9;
 
 // The kernel's template essiv(skcipher,hash): the digest of the whole key (both halves of an XTS
 // key) is the key of the bare block cipher.
-std::unique_ptr<BlockKey> make_essiv_key(const CipherSpec& spec, ByteView key) {
+std::unique_ptr<BlockKey> make_essiv_key(const CipherSpec& spec, ByteView key,
+                                         const AesKernel& kernel) {
   const HashInfo info = require_hash(spec.iv_hash);
   CipherSpec bare = spec;
   bare.mode = CipherMode::kEcb;
@@ -39,7 +41,7 @@ std::unique_ptr<BlockKey> make_essiv_key(const CipherSpec& spec, ByteView key) {
   Hash hash(info.name);
   hash.update(key);
   hash.finish(salt.span());
-  return make_block_key(spec.cipher, salt.span());
+  return make_block_key(spec.cipher, salt.span(), kernel);
 }
 
 // dm-crypt counts in what the kernel's crypto API calls the block size of the whole mode; that is
@@ -52,38 +54,44 @@ unsigned benbi_shift(const CipherSpec& spec) {
 }  // namespace
 
 IvSource::IvSource(const CipherSpec& spec, ByteView key, std::uint32_t sector_size_bytes,
-                   const ModeCipher& mode)
+                   const ModeCipher& mode, const AesKernel& kernel)
     : generator_(spec.iv),
       iv_bytes_(mode.block_bytes()),
       sector_size_bytes_(sector_size_bytes),
       benbi_shift_(benbi_shift(spec)),
       mode_(&mode) {
-  if (generator_ == IvGenerator::kEssiv) essiv_ = make_essiv_key(spec, key);
+  if (generator_ == IvGenerator::kEssiv) essiv_ = make_essiv_key(spec, key, kernel);
 }
 
-void IvSource::write_one(std::uint64_t iv_sector, std::byte* iv) const noexcept {
-  std::byte* const last8 = iv + iv_bytes_ - sizeof(std::uint64_t);
+void IvSource::write_numbers(std::uint64_t iv_sector, MutableBytes ivs) const noexcept {
+  const std::uint64_t step = sector_size_bytes_ >> kSectorShift;
+  const std::size_t last8 = iv_bytes_ - sizeof(std::uint64_t);
+  const auto for_each = [&](const auto& write) {
+    for (std::size_t at = 0; at < ivs.size(); at += iv_bytes_, iv_sector += step) {
+      write(ivs.data() + at);
+    }
+  };
   switch (generator_) {
     case IvGenerator::kNone:
     case IvGenerator::kNull:
       break;
     case IvGenerator::kPlain:
-      store_le(iv, static_cast<std::uint32_t>(iv_sector));
+      for_each([&](std::byte* iv) { put_le64(iv, iv_sector & UINT32_MAX); });
       break;
     case IvGenerator::kPlain64:
     case IvGenerator::kEssiv:
-      store_le(iv, iv_sector);
+      for_each([&](std::byte* iv) { put_le64(iv, iv_sector); });
       break;
     case IvGenerator::kPlain64be:
-      store_be(last8, iv_sector);
+      for_each([&](std::byte* iv) { put_be64(iv + last8, iv_sector); });
       break;
     case IvGenerator::kBenbi:
-      store_be(last8, (iv_sector << benbi_shift_) + 1);
+      for_each([&](std::byte* iv) { put_be64(iv + last8, (iv_sector << benbi_shift_) + 1); });
       break;
     // The number, which counts 512 bytes, times the sector size: what dm-crypt computes without
     // iv_large_sectors, although for sectors above 512 bytes it is no byte offset.
     case IvGenerator::kEboiv:
-      store_le(iv, iv_sector * sector_size_bytes_);
+      for_each([&](std::byte* iv) { put_le64(iv, iv_sector * sector_size_bytes_); });
       break;
   }
 }
@@ -91,11 +99,7 @@ void IvSource::write_one(std::uint64_t iv_sector, std::byte* iv) const noexcept 
 void IvSource::fill(std::uint64_t first_iv_sector, MutableBytes ivs) const {
   assert(ivs.size() % iv_bytes_ == 0 && ivs.size() / iv_bytes_ <= ModeCipher::kUnitsMax);
   std::ranges::fill(ivs, std::byte{0});
-  std::uint64_t iv_sector = first_iv_sector;
-  for (std::size_t at = 0; at < ivs.size(); at += iv_bytes_) {
-    write_one(iv_sector, ivs.data() + at);
-    iv_sector += sector_size_bytes_ >> kSectorShift;
-  }
+  write_numbers(first_iv_sector, ivs);
   if (essiv_) essiv_->encrypt(ivs);
   if (generator_ == IvGenerator::kEboiv) encrypt_eboiv(ivs);
 }

@@ -14,10 +14,11 @@ namespace lukskeep::crypto {
 // Thread-safe.
 class IvSource {
  public:
-  // `mode` must outlive the object; `key` is the whole key of the construction (ESSIV hashes it).
+  // `mode` must outlive the object; `key` is the whole key of the construction (ESSIV hashes it;
+  // its AES goes through `kernel`).
   // Throws Error{kUnsupported} if ESSIV's digest is no key for the cipher.
   IvSource(const CipherSpec& spec, ByteView key, std::uint32_t sector_size_bytes,
-           const ModeCipher& mode);
+           const ModeCipher& mode, const AesKernel& kernel);
 
   // Writes the IVs of ivs.size() / block size sectors, of which the first has the number
   // `first_iv_sector` and the next ones sector_size_bytes / 512 more each (at most
@@ -25,7 +26,7 @@ class IvSource {
   void fill(std::uint64_t first_iv_sector, MutableBytes ivs) const;
 
  private:
-  void write_one(std::uint64_t iv_sector, std::byte* iv) const noexcept;
+  void write_numbers(std::uint64_t iv_sector, MutableBytes ivs) const noexcept;
   void encrypt_eboiv(MutableBytes ivs) const;
 
   IvGenerator generator_;

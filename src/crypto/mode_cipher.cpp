@@ -10,7 +10,9 @@
 #include <lukskeep/error.h>
 #include <lukskeep/secret_bytes.h>
 
+#include "crypto/aes_kernel.h"
 #include "crypto/key_memory.h"
+#include "crypto/word_bytes.h"
 #include "crypto/xor_bytes.h"
 
 namespace lukskeep::crypto {
@@ -20,16 +22,6 @@ constexpr std::size_t kBlock = 16;  // of XTS and LRW
 // Tweaks and key streams are made for so much data at a time: it stays in the first cache.
 constexpr std::size_t kPieceBytes = 8192;
 using Piece = std::array<std::byte, kPieceBytes>;
-
-// store_le and store_be in one instruction each: these run once for every block.
-void put_le(std::byte* p, std::uint64_t value) noexcept {
-  if constexpr (std::endian::native == std::endian::big) value = __builtin_bswap64(value);
-  std::memcpy(p, &value, sizeof(value));
-}
-void put_be(std::byte* p, std::uint64_t value) noexcept {
-  if constexpr (std::endian::native == std::endian::little) value = __builtin_bswap64(value);
-  std::memcpy(p, &value, sizeof(value));
-}
 
 std::size_t unit_count(MutableBytes ivs, std::size_t block_bytes) {
   assert(ivs.size() % block_bytes == 0);
@@ -132,8 +124,8 @@ class CtrCipher final : public ModeCipher {
     std::uint64_t high = wide ? load_be<std::uint64_t>(iv) : 0;
     std::uint64_t low = load_be<std::uint64_t>(iv + block - sizeof(low));
     for (std::size_t at = 0; at < size_bytes; at += block) {
-      if (wide) put_be(out + at, high);
-      put_be(out + at + block - sizeof(low), low);
+      if (wide) put_be64(out + at, high);
+      put_be64(out + at + block - sizeof(low), low);
       if (++low == 0) ++high;
     }
   }
@@ -197,8 +189,8 @@ class XtsCipher final : public TweakedCipher {
     auto low = load_le<std::uint64_t>(iv);
     auto high = load_le<std::uint64_t>(iv + sizeof(low));
     for (std::size_t at = 0; at < tweaks.size(); at += kBlock) {
-      put_le(tweaks.data() + at, low);
-      put_le(tweaks.data() + at + sizeof(low), high);
+      put_le64(tweaks.data() + at, low);
+      put_le64(tweaks.data() + at + sizeof(low), high);
       // Times x modulo x^128 + x^7 + x^2 + x + 1, without a branch: tweaks are secret.
       const std::uint64_t reduce = (0 - (high >> 63)) & 0x87;
       high = (high << 1) | (low >> 63);
@@ -272,21 +264,25 @@ class LrwCipher final : public TweakedCipher {
 
 }  // namespace
 
-std::unique_ptr<ModeCipher> make_mode_cipher(const CipherSpec& spec, ByteView key) {
-  const BlockCipher cipher = spec.cipher;
+std::unique_ptr<ModeCipher> make_mode_cipher(const CipherSpec& spec, ByteView key,
+                                             const AesKernel& kernel) {
+  if (spec.cipher == BlockCipher::kAes) {
+    if (auto cipher = make_aes_mode_cipher(kernel, spec.mode, key)) return cipher;
+  }
+  const auto block_key = [&](ByteView part) { return make_block_key(spec.cipher, part, kernel); };
   switch (spec.mode) {
     case CipherMode::kXts:
-      return std::make_unique<XtsCipher>(make_block_key(cipher, key.first(key.size() / 2)),
-                                         make_block_key(cipher, key.subspan(key.size() / 2)));
+      return std::make_unique<XtsCipher>(block_key(key.first(key.size() / 2)),
+                                         block_key(key.subspan(key.size() / 2)));
     case CipherMode::kLrw:
-      return std::make_unique<LrwCipher>(make_block_key(cipher, key.first(key.size() - kBlock)),
+      return std::make_unique<LrwCipher>(block_key(key.first(key.size() - kBlock)),
                                          key.last(kBlock));
     case CipherMode::kCbc:
-      return std::make_unique<CbcCipher>(make_block_key(cipher, key));
+      return std::make_unique<CbcCipher>(block_key(key));
     case CipherMode::kCtr:
-      return std::make_unique<CtrCipher>(make_block_key(cipher, key));
+      return std::make_unique<CtrCipher>(block_key(key));
     case CipherMode::kEcb:
-      return std::make_unique<EcbCipher>(make_block_key(cipher, key));
+      return std::make_unique<EcbCipher>(block_key(key));
   }
   throw Error(Code::kInternal, "a cipher mode is missing");
 }

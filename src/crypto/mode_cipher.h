@@ -40,7 +40,9 @@ class ModeCipher {
   std::size_t block_bytes_;
 };
 
-// Any cipher but kNull in any mode that it has; `key` has one of the sizes of key_sizes_bytes().
-std::unique_ptr<ModeCipher> make_mode_cipher(const CipherSpec& spec, ByteView key);
+// Any cipher but kNull in any mode that it has; `key` has one of the sizes of key_sizes_bytes();
+// AES goes through `kernel`.
+std::unique_ptr<ModeCipher> make_mode_cipher(const CipherSpec& spec, ByteView key,
+                                             const AesKernel& kernel);
 
 }  // namespace lukskeep::crypto

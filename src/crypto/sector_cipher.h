@@ -26,7 +26,7 @@ class SectorCipher {
   virtual void decrypt(std::uint64_t first_iv_sector, MutableBytes data) const = 0;
 
   std::uint32_t sector_size_bytes() const noexcept { return sector_size_bytes_; }
-  // The implementation that does the work, e.g. "vaes-avx512", "aesni", "openssl", "gcrypt".
+  // The implementation that does the work, e.g. "vaes-avx512", "aesni", "portable", "gcrypt".
   virtual std::string_view kernel() const noexcept = 0;
 
  protected:
@@ -39,8 +39,15 @@ class SectorCipher {
 
 // `sector_size_bytes` is a multiple of 512 from 512 to 4096, a power of two. Throws Error:
 // kUnsupported (key size, cipher or hash not to be had), kInvalidArgument (sector size). An XTS key
-// whose halves are equal is accepted: old volumes may have it.
+// whose halves are equal is accepted: old volumes may have it. AES goes through the fastest kernel
+// of this machine, or the one that the environment variable LUKSKEEP_KERNEL names (kUnsupported if
+// that is unknown or needs a better processor, whatever the cipher).
 std::unique_ptr<SectorCipher> make_sector_cipher(const CipherSpec& spec, ByteView key,
                                                  std::uint32_t sector_size_bytes);
+
+// The same with AES by `kernel` (see aes_kernel.h), which this machine must be able to run.
+struct AesKernel;
+std::unique_ptr<SectorCipher> make_sector_cipher_on(const AesKernel& kernel, const CipherSpec& spec,
+                                                    ByteView key, std::uint32_t sector_size_bytes);
 
 }  // namespace lukskeep::crypto
