@@ -94,23 +94,18 @@ def made_by_lukskeep(form, key, folder):
                "--hash", form.hash, "--key", f"file:{key}", "--size", "64K", *CHEAP[form.pbkdf]]
     if form.type == "luks2":
         options += ["--sector-size", form.sector, "--metadata-size", f"{form.metadata_kib}K"]
-    if form.cipher in INSECURE:
-        options.append("--allow-insecure")
     lukskeep("create", *places.at(), *options)
     return places
 
 
-INSECURE = ()
-
-
-def opens(places, key, theirs, ours=None, slot=None):
-    """Whether each program opens the volume with a key, as it should (`ours`: if not as theirs)."""
+def opens(places, key, expected, slot=None):
+    """Both programs must agree on whether a key opens the volume."""
     slot_option = () if slot is None else ("--key-slot", slot)
     cryptsetup("open", "--test-passphrase", *slot_option, "--key-file", key, *places.at(),
-               status=0 if theirs else (1, 2))
+               status=0 if expected else (1, 2))
     slot_option = () if slot is None else ("--slot", slot)
     lukskeep("key", "test", *slot_option, *places.at(), "--key", f"file:{key}",
-             status=0 if (theirs if ours is None else ours) else 2)
+             status=0 if expected else 2)
 
 
 def luks_dump(places):
@@ -189,6 +184,14 @@ def damage(path, size):
         file.write(b"\xa5" * size)
 
 
+def held(path, form):
+    """A digest of what a backup must hold. Behind the last keyslot of LUKS1 up to the next page
+    nothing is stored, and cryptsetup's backups have zeroes there, whatever the volume has."""
+    end = 3536 * 512 + 4000 * 64 if form.type == "luks1" else -1
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(end)).hexdigest()
+
+
 @pytest.mark.parametrize("form", BACKUPS, ids=str)
 @pytest.mark.parametrize("maker", ["cryptsetup", "lukskeep"])
 def test_header_backups_are_the_same_and_restore_either_way(form, maker, keys, tmp_path):
@@ -198,17 +201,16 @@ def test_header_backups_are_the_same_and_restore_either_way(form, maker, keys, t
     theirs, ours = tmp_path / "their-backup", tmp_path / "our-backup"
     cryptsetup("luksHeaderBackup", target, "--header-backup-file", theirs)
     lukskeep("header", "backup", target, ours)
-    assert hashlib.sha256(theirs.read_bytes()).digest() == hashlib.sha256(ours.read_bytes()).digest()
+    assert theirs.stat().st_size == ours.stat().st_size
+    assert held(theirs, form) == held(ours, form)
 
-    whole = target.read_bytes()
-    damage(target, 1 * MIB)
-    lukskeep("header", "restore", target, theirs, "--yes")
-    assert target.read_bytes() == whole
-    opens(places, keys[0], True)
-    damage(target, 1 * MIB)
-    cryptsetup("luksHeaderRestore", target, "--header-backup-file", ours)
-    assert target.read_bytes() == whole
-    opens(places, keys[0], True)
+    whole = held(target, form)
+    for restore in (lambda: lukskeep("header", "restore", target, theirs, "--yes"),
+                    lambda: cryptsetup("luksHeaderRestore", target, "--header-backup-file", ours)):
+        damage(target, 1 * MIB)
+        restore()
+        assert held(target, form) == whole
+        opens(places, keys[0], True)
 
 
 def test_restore_revives_a_key_that_was_removed_since(keys, tmp_path):
@@ -286,7 +288,7 @@ def test_volume_keys(keys, tmp_path):
     lukskeep("key", "test", places.volume, "--key", f"volume-key:{tmp_path / 'vk'}")
     other = Places(tmp_path / "other")
     lukskeep("create", other.volume, "--type", "luks1", "--size", "64K", "--key",
-             f"file:{keys[0]}", "--volume-key", tmp_path / "vk", *CHEAP["pbkdf2"])
+             f"file:{keys[0]}", "--volume-key", f"file:{tmp_path / 'vk'}", *CHEAP["pbkdf2"])
     cryptsetup("luksDump", "--dump-volume-key", "--volume-key-file", tmp_path / "vk2",
                "--key-file", keys[0], other.volume)
     assert (tmp_path / "vk").read_bytes() == (tmp_path / "vk2").read_bytes()
@@ -317,7 +319,9 @@ def test_unbound_keyslots_open_nothing(keys, tmp_path):
     places = made_by_cryptsetup(Format("luks2"), keys[0], tmp_path)
     cryptsetup("luksAddKey", "--unbound", "--key-size", 256, "--key-slot", 4,
                *THEIR_CHEAP["pbkdf2"], places.volume, keys[1])
-    opens(places, keys[1], True, ours=False)
+    cryptsetup("open", "--test-passphrase", "--unbound", "--key-slot", 4, "--key-file", keys[1],
+               places.volume)
+    opens(places, keys[1], False)
     opens(places, keys[0], True)
     # Keys that are added afterwards belong to the payload.
     lukskeep("key", "add", places.volume, "--key", f"file:{keys[0]}", "--new-key",

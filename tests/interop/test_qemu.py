@@ -14,8 +14,7 @@ CIPHERS = [(name, bits, mode, iv)
            for mode, iv in (("xts", "plain64"), ("cbc", "plain64"), ("cbc", "plain"),
                             ("cbc", "essiv:sha256"), ("ctr", "plain64"))]
 CIPHERS += [(name, 192, "xts", "plain64") for name in ("aes", "serpent", "twofish")]
-CIPHERS += [("cast5", 128, "cbc", "plain64"), ("aes", 256, "xts", "plain"),
-            ("aes", 256, "cbc", "essiv:sha512")]
+CIPHERS += [("cast5", 128, "cbc", "plain64"), ("aes", 256, "xts", "plain")]
 # Creating takes QEMU seconds, whatever iter-time says, so each cipher, mode and IV occurs once.
 CREATED = [("aes", 256, "xts", "plain64", "sha256"), ("serpent", 256, "cbc", "essiv:sha256", "sha1"),
            ("twofish", 128, "ctr", "plain64", "sha512"), ("cast5", 128, "cbc", "plain64", "sha256"),

@@ -53,6 +53,13 @@ def set_up():
             print(f"modprobe {module}: {done.stderr.strip()}", flush=True)
 
 
+def clean_up():
+    """What a case that failed half-way has left must not fail the next."""
+    for command in (["umount", "-q", "/run/mnt"], ["dmsetup", "remove_all", "--force"],
+                    ["losetup", "-D"]):
+        subprocess.run(command, capture_output=True)
+
+
 def run_cases():
     results = {}
     for case in json.loads((WORK / "cases.json").read_text()):
@@ -64,6 +71,8 @@ def run_cases():
             status, output, errors = done.returncode, done.stdout, done.stderr
         except subprocess.TimeoutExpired:
             status, output, errors = 124, "", "not done in time"
+        if status != 0:
+            clean_up()
         results[case["name"]] = {"status": status, "output": output, "errors": errors,
                                  "seconds": time.monotonic() - started}
         (WORK / "results.json").write_text(json.dumps(results, indent=1))
