@@ -99,19 +99,16 @@ TEST(Bytes, TextFormsRoundTrip) {
 
 TEST(Bytes, Utf8IsCheckedStrictly) {
   // First and last of each length, and the noncharacter that is valid all the same.
-  for (const char* good : {"", "a", "\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf",
-                           "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf",
-                           "a\xc3\xa4"
-                           "b"}) {
+  for (const char* good :
+       {"", "a", "\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
+        "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "a\xc3\xa4z"}) {
     EXPECT_TRUE(is_utf8(good)) << to_hex(as_byte_view(good));
   }
   // Stray and missing continuations, overlong forms, surrogates, beyond U+10FFFF.
-  for (const char* bad : {"\x80", "\xbf", "\xc2",
-                          "\xc2"
-                          "a",
-                          "\xc0\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xe2\x82", "\xed\xa0\x80",
-                          "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf", "\xf0\x9f\x98", "\xf4\x90\x80\x80",
-                          "\xf5\x80\x80\x80", "\xfe", "\xff", "a\xe2\x28\xa1"}) {
+  for (const char* bad :
+       {"\x80", "\xbf", "\xc2", "\xc2z", "\xc0\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xe2\x82",
+        "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf", "\xf0\x9f\x98", "\xf4\x90\x80\x80",
+        "\xf5\x80\x80\x80", "\xfe", "\xff", "a\xe2\x28\xa1"}) {
     EXPECT_FALSE(is_utf8(bad)) << to_hex(as_byte_view(bad));
   }
 }

@@ -27,7 +27,7 @@ struct CopyOptions {
   bool destination_is_zero = false;
   // Bytes a second, 0: as fast as it goes.
   std::uint64_t rate_limit_bytes = 0;
-  ProgressCallback progress{};
+  ProgressCallback progress;
   const CancelToken* cancel = nullptr;
 };
 

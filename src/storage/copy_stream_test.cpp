@@ -60,7 +60,7 @@ std::jthread drain(UniqueFd fd, Bytes& into, std::uint64_t seed) {
 class Stream : public testing::Test {
  protected:
   void SetUp() override { previous_ = std::signal(SIGPIPE, SIG_IGN); }
-  void TearDown() override { std::signal(SIGPIPE, previous_); }
+  void TearDown() override { static_cast<void>(std::signal(SIGPIPE, previous_)); }
 
  private:
   void (*previous_)(int) = SIG_DFL;

@@ -17,8 +17,8 @@ constexpr std::uint64_t kSectorBytes = 512;
 // One request that has changed what reads see, but perhaps not the medium.
 struct Change {
   std::uint64_t offset_bytes = 0;
-  Bytes data{};
-  std::optional<std::uint64_t> resize_to{};  // then there is no data
+  Bytes data;
+  std::optional<std::uint64_t> resize_to;  // then there is no data
   bool torn = false;
 };
 
@@ -97,11 +97,9 @@ struct FaultyDevice::State {
     const bool power_fails = begin(what);
     const Range range{next.offset_bytes, next.data.size()};
     if (power_fails) {
-      if (plan.torn_writes && !next.resize_to) {
-        next.torn = true;
-        unflushed.push_back(std::move(next));
-      }
-      require_power(what);
+      next.torn = plan.torn_writes && !next.resize_to;
+      if (next.torn) unflushed.push_back(std::move(next));
+      return require_power(what);
     }
     if (touches(plan.eio_write_offset, range)) throw Error(Code::kIo, what + ": medium error");
     const std::uint64_t end =

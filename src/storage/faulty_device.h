@@ -16,7 +16,7 @@ struct FaultPlan {
   std::uint64_t seed = 1;
   // Power fails at the n-th write, zeroing, resize or flush (counted from 0): that request and all
   // later ones throw kIo, and after_crash() gives what the medium holds.
-  std::optional<std::uint64_t> crash_at_operation{};
+  std::optional<std::uint64_t> crash_at_operation;
   // The write at the crash reaches the medium in part: a seeded set of its 512-byte sectors. With
   // reorder_unflushed the same goes for every other unflushed write.
   bool torn_writes = false;
@@ -24,10 +24,10 @@ struct FaultPlan {
   // all of them do, in theirs. Resizes keep their order (file systems log them): the first few
   // survive, and no write passes one.
   bool reorder_unflushed = false;
-  bool lose_flush = false;                         // flush() does nothing
-  std::optional<std::uint64_t> eio_read_offset{};  // reads that touch this byte throw kIo
-  std::optional<std::uint64_t> eio_write_offset{};
-  std::optional<std::uint64_t> no_space_at_bytes{};  // writes beyond throw kNoSpace
+  bool lose_flush = false;                       // flush() does nothing
+  std::optional<std::uint64_t> eio_read_offset;  // reads that touch this byte throw kIo
+  std::optional<std::uint64_t> eio_write_offset;
+  std::optional<std::uint64_t> no_space_at_bytes;  // writes beyond throw kNoSpace
 };
 
 class FaultyDevice final : public Device {

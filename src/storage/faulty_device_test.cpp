@@ -13,7 +13,8 @@ namespace {
 constexpr std::size_t kSector = 512;
 
 Bytes filled(std::size_t sectors, unsigned value) {
-  return Bytes(sectors * kSector, static_cast<std::byte>(value));
+  Bytes bytes(sectors * kSector, static_cast<std::byte>(value));
+  return bytes;
 }
 
 Code code_of(const auto& call) {

@@ -66,7 +66,7 @@ void flush_directory(int directory, const std::string& name) {
   }
 }
 
-FileDevice::FileDevice(UniqueFd fd, std::string path, Access access)
+FileDevice::FileDevice(UniqueFd fd, const std::string& path, Access access)
     : fd_(std::move(fd)), name_(path_text(path)), writable_(access == Access::kReadWrite) {
   struct stat status{};
   if (fstat(fd_.get(), &status) != 0) throw_errno(errno, fmt::format("cannot examine '{}'", name_));

@@ -31,7 +31,7 @@ std::unique_ptr<Device> create_file(const std::string& path, std::uint64_t size_
 class PendingFile {
  public:
   // Throws as create_file. `replace` allows an existing `path` to be replaced by commit().
-  PendingFile(std::string path, std::uint64_t size_bytes, bool replace);
+  PendingFile(const std::string& path, std::uint64_t size_bytes, bool replace);
   ~PendingFile();
   PendingFile(const PendingFile&) = delete;
   PendingFile& operator=(const PendingFile&) = delete;

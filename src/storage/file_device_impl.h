@@ -26,7 +26,7 @@ void flush_directory(int directory, const std::string& name);
 class FileDevice final : public Device {
  public:
   // `fd` is open on a regular file or a block device; anything else throws kUnsupported.
-  FileDevice(UniqueFd fd, std::string path, Access access);
+  FileDevice(UniqueFd fd, const std::string& path, Access access);
 
   int fd() const noexcept { return fd_.get(); }
   bool is_block_device() const noexcept { return is_block_device_; }

@@ -191,11 +191,11 @@ TEST_P(FileDeviceOn, LocksWorkBetweenProcessesAndDieWithThem) {
   if (child == 0) {
     try {
       const auto device = open_file(path(), kWriter);
-      static_cast<void>(!write(ready[1], "x", 1));
-      pause();
-    } catch (const Error&) {
+      if (write(ready[1], "x", 1) == 1) pause();
+    } catch (const Error& error) {
+      _exit(exit_status(error.code()));
     }
-    _exit(1);
+    _exit(0);
   }
   close(ready[1]);
   char byte = 0;
@@ -245,7 +245,7 @@ TEST(FileDevice, NoPermissionIsSaid) {
 TEST(FileDevice, FileTooLargeForTheLimitIsNoSpace) {
   const TemporaryDirectory directory;
   EXPECT_EQ(in_child([&] {
-              std::signal(SIGXFSZ, SIG_IGN);
+              static_cast<void>(std::signal(SIGXFSZ, SIG_IGN));
               const auto device = create_file(directory.path("x"), 100'000);
               const rlimit limit{.rlim_cur = 50'000, .rlim_max = 50'000};
               if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 1;

@@ -48,10 +48,11 @@ TEST(MemoryDevice, MayGrowWhileOthersWrite) {
   MemoryDevice device(Bytes(4096));
   {
     std::vector<std::jthread> writers;
+    writers.reserve(4);
     for (unsigned i = 0; i < 4; ++i) {
       writers.emplace_back([&device, i] {
         for (unsigned round = 0; round < 500; ++round) {
-          device.write(i * 1024, Bytes(1024, static_cast<std::byte>(i + 1)));
+          device.write(std::uint64_t{i} * 1024, Bytes(1024, static_cast<std::byte>(i + 1)));
         }
       });
     }

@@ -153,7 +153,7 @@ struct PendingFile::State {
   }
 };
 
-PendingFile::PendingFile(std::string path, std::uint64_t size_bytes, bool replace)
+PendingFile::PendingFile(const std::string& path, std::uint64_t size_bytes, bool replace)
     : state_(std::make_unique<State>()) {
   state_->replace = replace;
   state_->place = find_place(replace ? replaced_path(path) : path);

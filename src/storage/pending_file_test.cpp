@@ -12,7 +12,10 @@
 namespace lukskeep::storage {
 namespace {
 
-Bytes pattern(unsigned value) { return Bytes(100'000, static_cast<std::byte>(value)); }
+Bytes pattern(unsigned value) {
+  Bytes bytes(100'000, static_cast<std::byte>(value));
+  return bytes;
+}
 
 void write_pattern(PendingFile& file, unsigned value) { file.device().write(0, pattern(value)); }
 

@@ -13,7 +13,7 @@ namespace lukskeep::storage {
 // each moment. Throws kTooSmall if it does not fit.
 struct WindowBounds {
   std::uint64_t offset_bytes = 0;
-  std::optional<std::uint64_t> size_bytes{};
+  std::optional<std::uint64_t> size_bytes;
 };
 std::unique_ptr<Device> make_window(std::shared_ptr<Device> below, const WindowBounds& bounds);
 
