@@ -157,7 +157,7 @@ Keyslot random_keyslot(Dice& dice, std::uint64_t& offset_bytes) {
     keyslot.type = Keyslot::Type::kUnknown;
     keyslot.type_name = "x-" + dice.text();
     keyslot.key_size_bytes = dice.number32(0);
-    keyslot.area.type = dice.pick<std::string>({"", "raw", "other"});
+    keyslot.area.type = dice.pick<std::string>({"raw", "other"});
     keyslot.unknown["kdf"] = R"({"type":"pbkdf2"})";
     keyslot.area.unknown["encryption"] = "false";
   } else {
@@ -240,13 +240,19 @@ void add_random_digests(Header& header, Dice& dice) {
   for (int i = 0; i < count; ++i) {
     header.digests[i] = random_digest(dice);
     for (const auto& [id, keyslot] : header.keyslots) {
-      if (dice.number(0, 3) == 0) header.digests[i].keyslots.insert(id);
+      const bool any = keyslot.type != Keyslot::Type::kLuks2;
+      if (any && dice.number(0, 3) == 0) header.digests[i].keyslots.insert(id);
     }
+  }
+  const auto some_digest = [&] {
+    return static_cast<int>(dice.number(0, static_cast<std::uint64_t>(count - 1)));
+  };
+  for (const auto& [id, keyslot] : header.keyslots) {
+    if (keyslot.type == Keyslot::Type::kLuks2) header.digests[some_digest()].keyslots.insert(id);
   }
   for (const auto& [id, segment] : header.segments) {
     if (segment.type == Segment::Type::kCrypt || dice.coin()) {
-      const auto digest = static_cast<int>(dice.number(0, static_cast<std::uint64_t>(count - 1)));
-      header.digests[digest].segments.insert(id);
+      header.digests[some_digest()].segments.insert(id);
     }
   }
 }

@@ -355,6 +355,8 @@ INSTANTIATE_TEST_SUITE_P(
                  [](const Header& h) { return h.keyslots.at(1).priority == Priority::kNormal; }},
         Leniency{"WhiteSpace", R"({"keyslots":{)", "{ \"keyslots\"\t:\n{",
                  [](const Header& h) { return h.keyslots.size() == 3; }},
+        Leniency{"WhiteSpaceAtTheEnd", R"(2.50]}})", "2.50]}} \r\n",
+                 [](const Header& h) { return h.unknown.size() == 1; }},
         Leniency{"EscapedNames", R"("config":{)", R"("\u0063onfig":{)",
                  [](const Header& h) { return h.config.flags.size() == 2; }},
         Leniency{"RepeatedIds", R"("keyslots":["0","1"],"segments":["0"])",
@@ -448,9 +450,16 @@ INSTANTIATE_TEST_SUITE_P(
                 [](Header& h) {
                   h.keyslots[32] = h.keyslots[5];
                   h.keyslots[32].area.offset_bytes = 0x200000;
+                  h.digests[1].keyslots.insert(32);
                 },
                 "keyslot id '32'"},
-        Refusal{"NegativeNumber", [](Header& h) { h.digests[-1] = h.digests[1]; },
+        Refusal{"TwoDigests", [](Header& h) { h.digests[1].keyslots.insert(0); },
+                "keyslot 0: 2 digests are for it, not 1"},
+        Refusal{"NegativeNumber",
+                [](Header& h) {
+                  h.digests[-1] = h.digests[1];
+                  h.digests.erase(1);
+                },
                 "digest id '-1'"},
         Refusal{"Priority", [](Header& h) { h.keyslots[0].priority = static_cast<Priority>(9); },
                 "'priority' is 9"},

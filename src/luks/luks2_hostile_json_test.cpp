@@ -230,7 +230,9 @@ void add_references(Table& table) {
   table.edit("keyslot that a digest is for is gone", {{"/keyslots/5", ""}},
              "digest 1: keyslot 5 does not exist");
   table.edit("/digests/0/segments", "[]", "segment 0: no digest is for it");
-  table.edit("no digests", {{"/digests", "{}"}}, "segment 0: no digest is for it");
+  table.edit("no digests", {{"/digests", "{}"}}, "keyslot 0: 0 digests are for it, not 1");
+  table.edit("/digests/0/keyslots", R"(["0"])", "keyslot 1: 0 digests are for it, not 1");
+  table.edit("/digests/1/keyslots", R"(["5","1"])", "keyslot 1: 2 digests are for it, not 1");
   table.edit("/config/requirements/mandatory", R"(["online-reencrypt","online-reencrypt-v2"])",
              "requirements name 2 versions of 'online-reencrypt'");
   table.edit("/config/requirements/mandatory", R"(["online-reencrypt-v2"])",
@@ -283,10 +285,10 @@ void add_area_rules(Table& table) {
   table.edit(offset, R"("294912")", "keyslots 0 and 1: areas overlap");
   table.edit("/keyslots/5/area/offset", R"("36864")", "keyslots 0 and 5: areas overlap");
   table.edit("/keyslots/5/area/offset", R"("544768")", "keyslots 1 and 5: areas overlap");
-  table.edit(
-      "an unknown keyslot's area overlaps",
-      {{"/keyslots/5", R"({"type":"x","key_size":0,"area":{"offset":"32768","size":"4096"}})"}},
-      "keyslots 0 and 5: areas overlap");
+  table.edit("an unknown keyslot's area overlaps",
+             {{"/keyslots/5",
+               R"({"type":"x","key_size":0,"area":{"type":"x","offset":"32768","size":"4096"}})"}},
+             "keyslots 0 and 5: areas overlap");
   table.edit("an unknown keyslot without area", {{"/keyslots/5", R"({"type":"x","key_size":0})"}},
              "keyslot 5: 'area' is missing");
   table.edit("/keyslots/0/key_size", "65", "is too small for 260000");
@@ -358,6 +360,15 @@ void add_reencryption(Table& table) {
              "segment 1 is missing before segment 2");
   table.edit("no segment 3", {{"/segments/3", ""}, {"/digests/0/segments", R"(["2"])"}},
              "segment 3 is missing before segment 4");
+  table.edit("/segments/3/flags", R"(["backup-x"])", "without a segment of flag 'backup-previous'");
+  table.edit("/segments/4/flags", R"(["backup-previous"])",
+             "without a segment of flag 'backup-final'");
+  table.edit("no backups",
+             {{"/segments/3", ""},
+              {"/segments/4", ""},
+              {"/digests/0/segments", R"(["2"])"},
+              {"/digests/1/segments", R"(["0","1"])"}},
+             "without a segment of flag 'backup-previous'");
   table.edit("a backup without digest", {{"/digests/1/segments", R"(["0","1"])"}},
              "segment 4: no digest is for it");
 }

@@ -205,9 +205,7 @@ void add_areas(Table& table) {
   table.json("array", "[" + good + "]", "LUKS2 JSON does not start with '{'");
   table.json("string", "\"x\"", "LUKS2 JSON does not start with '{'");
   table.json("zero first", "\0"s + good, "LUKS2 JSON does not start with '{'");
-  table.json("newline last", good + "\n", "LUKS2 JSON does not end with '}'");
-  table.json("space last", good + " ", "LUKS2 JSON does not end with '}'");
-  table.json("comma last", good + ",", "LUKS2 JSON does not end with '}'");
+  table.json("comma last", good + ",", "not valid JSON (at byte");
   table.json("two objects", good + good, "not valid JSON (at byte");
   table.json("brace too many", good + "}", "not valid JSON (at byte");
   table.json("text behind the end", good + "\0x"s, "is followed by other bytes than 0");
@@ -221,8 +219,7 @@ void add_areas(Table& table) {
   table.json("filled with braces", std::string(0x3000, '{'), "has no terminating zero");
   for (const std::size_t size : {1UL, 2UL, 11UL, 100UL, good.size() / 2, good.size() - 1}) {
     const std::string cut = good.substr(0, size);
-    table.json(fmt::format("JSON cut to {} bytes", size), cut,
-               cut.back() == '}' ? "not valid JSON (at byte" : "does not end with '}'");
+    table.json(fmt::format("JSON cut to {} bytes", size), cut, "not valid JSON (at byte");
   }
   table.json("zero within", good.substr(0, 500) + "\0"s + good.substr(501),
              "is followed by other bytes than 0");

@@ -77,14 +77,10 @@ AfSplitter decode_af(JsonReader reader) {
   return af;
 }
 
-// LUKS2 §3.2.3, "area"; offset and size are all that is asked of areas of other keyslots.
+// LUKS2 §3.2.3, "area"; type, offset and size are all that is asked of areas of other keyslots.
 KeyslotArea decode_area(JsonReader reader, Keyslot::Type keyslot_type) {
   KeyslotArea area;
-  if (reader.has("type") || keyslot_type != Keyslot::Type::kUnknown) {
-    area.type = reader.text("type");
-  } else {
-    area.type.clear();
-  }
+  area.type = reader.text("type");
   area.offset_bytes = reader.u64("offset");
   area.size_bytes = reader.u64("size");
   if (keyslot_type == Keyslot::Type::kLuks2) {
@@ -117,7 +113,7 @@ void check_reencrypt_keyslot(JsonReader reader) {
     const std::uint32_t sector_size = area.u32("sector_size", {.min = 512});
     if ((sector_size & (sector_size - 1)) != 0) area.fail("sector_size", "a power of two");
   }
-  if (type.starts_with("datashift")) {
+  if (type == "datashift" || type == "datashift-checksum" || type == "datashift-journal") {
     const std::uint64_t shift = area.u64("shift_size");
     if (shift == 0 || shift % 512 != 0) area.fail("shift_size", "a positive multiple of 512");
   }

@@ -36,7 +36,7 @@ std::string encode_af(const AfSplitter& af) {
 
 std::string encode_area(const KeyslotArea& area, Keyslot::Type keyslot_type) {
   JsonWriter out;
-  if (!area.type.empty()) out.add_text("type", area.type);
+  out.add_text("type", area.type);
   out.add_u64("offset", area.offset_bytes);
   out.add_u64("size", area.size_bytes);
   if (keyslot_type == Keyslot::Type::kLuks2) {

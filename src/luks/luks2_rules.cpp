@@ -37,6 +37,7 @@ class Rules {
     check_binary_header();
     check_requirements();
     check_references();
+    check_keyslots_have_digest();
     check_segments();
     check_config();
     check_areas();
@@ -55,6 +56,7 @@ class Rules {
   void check_text(const std::string& text, std::string_view field) const;
   void check_requirements() const;
   void check_references() const;
+  void check_keyslots_have_digest() const;
   void check_segments() const;
   void check_segment_order() const;
   void check_segment_ranges() const;
@@ -71,8 +73,15 @@ bool is_backup(const Segment& segment) {
                      [](const std::string& flag) { return flag.starts_with("backup-"); });
 }
 
+// Including versions of the future.
 bool is_online_reencrypt(const std::string& requirement) {
   return requirement.starts_with("online-reencrypt");
+}
+
+// Those of which the parts that belong to them are known.
+bool is_known_online_reencrypt(const std::string& requirement) {
+  return requirement == "online-reencrypt" || requirement == "online-reencrypt-v2" ||
+         requirement == "online-reencrypt-v3";
 }
 
 void Rules::check_text(const std::string& text, std::string_view field) const {
@@ -120,6 +129,17 @@ void Rules::check_references() const {
       require(header_.segments.contains(segment), "digest {}: segment {} does not exist", id,
               segment);
     }
+  }
+}
+
+// A key that two digests claim, or none, cannot be told from another.
+void Rules::check_keyslots_have_digest() const {
+  for (const auto& [id, keyslot] : header_.keyslots) {
+    if (keyslot.type != Keyslot::Type::kLuks2) continue;
+    const auto count =
+        std::count_if(header_.digests.begin(), header_.digests.end(),
+                      [&](const auto& entry) { return entry.second.keyslots.contains(id); });
+    require(count == 1, "keyslot {}: {} digests are for it, not 1", id, count);
   }
 }
 
@@ -233,19 +253,25 @@ void Rules::check_areas() const {
   }
 }
 
-// The keyslot and the requirement of a running re-encryption come together.
+// The keyslot, the requirement and the backup segments of a running re-encryption come together
+// (LUKS2 §3.4.2, §3.4.3): else an attacker could have one "resumed" that nobody began.
 void Rules::check_reencryption() const {
   const auto& keyslots = header_.keyslots;
   const auto count = std::count_if(keyslots.begin(), keyslots.end(), [](const auto& entry) {
     return entry.second.type == Keyslot::Type::kReencrypt;
   });
   const auto& requirements = header_.config.requirements;
-  const bool required = std::any_of(requirements.begin(), requirements.end(), is_online_reencrypt);
   require(count <= 1, "there are {} keyslots of type 'reencrypt'", count);
-  require(count == 0 || required,
+  require(count == 0 || std::any_of(requirements.begin(), requirements.end(), is_online_reencrypt),
           "a keyslot of type 'reencrypt' without the requirement 'online-reencrypt'");
-  require(count == 1 || !required,
-          "the requirement 'online-reencrypt' without a keyslot of type 'reencrypt'");
+  if (std::none_of(requirements.begin(), requirements.end(), is_known_online_reencrypt)) return;
+  require(count == 1, "the requirement 'online-reencrypt' without a keyslot of type 'reencrypt'");
+  for (const std::string_view flag : {"backup-previous", "backup-final"}) {
+    const bool found = std::any_of(
+        header_.segments.begin(), header_.segments.end(),
+        [&](const auto& entry) { return entry.second.flags.contains(std::string(flag)); });
+    require(found, "the requirement 'online-reencrypt' without a segment of flag '{}'", flag);
+  }
 }
 
 }  // namespace
