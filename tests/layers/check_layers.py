@@ -62,7 +62,8 @@ def blank(text):
 
 
 def is_test(path):
-    return re.search(r"_(test|fuzz|bench)(_\w+)?$", path.stem) is not None
+    """Tests, and the files that only they include, such as test_files.h and codec_test_models.h."""
+    return re.search(r"(^|_)test(_|$)|_(fuzz|bench)$", path.stem) is not None
 
 
 def includes(text):
