@@ -123,12 +123,13 @@ class EncryptCommand final : public Command {
     HeaderWriter header(session, volume, detached ? *detached : container);
     copy_payload(session, volume, container);
     header.finish();
+    // The header first: a payload without one would be a volume that nothing opens.
+    if (detached) detached->commit();
     if (is_pipe(path_)) {
       send(session, *container.device());
     } else {
       container.commit();
     }
-    if (detached) detached->commit();
   }
 
   void copy_payload(const Session& session, const NewVolume& volume, const Target& container) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include <sys/stat.h>
 
@@ -37,14 +38,31 @@ std::filesystem::path absolute_path(const std::string& path) {
   return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
 }
 
-bool holds_data(const Device& device) {
-  const std::uint64_t size = device.size_bytes();
-  Bytes piece(std::min<std::uint64_t>(size, limits::kMiB));
-  for (const std::uint64_t offset : {std::uint64_t{0}, size - piece.size()}) {
-    device.read(offset, piece);
-    if (!all_zero(piece)) return true;
+bool any_byte_set(const Device& device, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+  Bytes piece(std::min<std::uint64_t>(length_bytes, limits::kMiB));
+  while (length_bytes > 0) {
+    const MutableBytes part =
+        MutableBytes(piece).first(std::min<std::uint64_t>(length_bytes, piece.size()));
+    device.read(offset_bytes, part);
+    if (!all_zero(part)) return true;
+    offset_bytes += part.size();
+    length_bytes -= part.size();
   }
   return false;
+}
+
+// Files are looked at whole, which their holes make quick; of a block device, which may take hours
+// to read, the two ends, where file systems, partition tables and headers have their magic.
+bool holds_data(const Device& device, PathKind kind) {
+  const std::uint64_t size = device.size_bytes();
+  if (kind == PathKind::kBlockDevice) {
+    const std::uint64_t end_bytes = std::min(size, 64 * limits::kMiB);
+    return any_byte_set(device, 0, end_bytes) || any_byte_set(device, size - end_bytes, end_bytes);
+  }
+  const std::vector<Extent> extents = device.extents(0, size);
+  return std::any_of(extents.begin(), extents.end(), [&](const Extent& extent) {
+    return !extent.zero && any_byte_set(device, extent.offset_bytes, extent.length_bytes);
+  });
 }
 
 }  // namespace
@@ -77,9 +95,10 @@ void refuse_same(const std::string& source, const std::string& destination) {
 }
 
 void confirm_overwrite(const Session& session, const std::string& path) {
-  if (kind_of(path) == PathKind::kAbsent) return;
+  const PathKind kind = kind_of(path);
+  if (kind == PathKind::kAbsent) return;
   const auto device = storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
-  if (!holds_data(*device)) return;
+  if (!holds_data(*device, kind)) return;
   confirm(session, fmt::format("{} holds data. It will be lost.", quoted(path)),
           Error(Code::kExists, fmt::format("{} holds data", quoted(path))));
 }

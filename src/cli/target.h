@@ -22,8 +22,8 @@ PathKind kind_of(const std::string& path);
 // Throws Error{kUsage} if both are the same file or device, whatever they are called.
 void refuse_same(const std::string& source, const std::string& destination);
 
-// If `path` holds data (its first or last MiB has a byte that is not zero), asks whether that may
-// be lost: kExists if not.
+// If `path` holds data (a file that has a byte that is not zero; a block device that has one in its
+// first or last 64 MiB), asks whether that may be lost: kExists if not.
 void confirm_overwrite(const Session& session, const std::string& path);
 
 // A file or block device that gets new contents as a whole. A file appears under its name when it
