@@ -24,7 +24,7 @@ enum class Version : std::uint8_t { kLuks1 = 1, kLuks2 = 2 };
 // Always empty for LUKS1.
 using UnknownMembers = std::map<std::string, std::string>;
 
-// How a passphrase becomes the key of a keyslot area (LUKS1 §2.3; LUKS2 §3.2.3).
+// How a passphrase becomes the key of a keyslot area (LUKS1 §2.3; LUKS2 §3.2.5).
 struct Kdf {
   enum class Type : std::uint8_t { kPbkdf2, kArgon2i, kArgon2id, kUnknown };
   Type type = Type::kPbkdf2;
@@ -52,7 +52,7 @@ struct KeyslotArea {
   bool operator==(const KeyslotArea&) const = default;
 };
 
-// Anti-forensic splitter (LUKS1 §2.4). The only known type is "luks1".
+// Anti-forensic splitter (LUKS1 §2.4; LUKS2 §3.2.4). The only known type is "luks1".
 struct AfSplitter {
   std::string type = "luks1";
   std::uint32_t stripes = 4000;
@@ -96,7 +96,7 @@ struct Segment {
   bool operator==(const Segment&) const = default;
 };
 
-// Proves that a key is the right one (LUKS1 mk-digest; LUKS2 §3.2.5).
+// Proves that a key is the right one (LUKS1 mk-digest; LUKS2 §3.4).
 struct Digest {
   enum class Type : std::uint8_t { kPbkdf2, kUnknown };
   Type type = Type::kPbkdf2;
@@ -122,7 +122,7 @@ struct Token {
   bool operator==(const Token&) const = default;
 };
 
-// LUKS2 §3.2.6.
+// LUKS2 §3.5.
 struct Config {
   std::uint64_t json_size_bytes = 0;  // metadata_size_bytes - 4096
   std::uint64_t keyslots_size_bytes = 0;

@@ -1,4 +1,4 @@
-// The LUKS1 header (LUKS1 §2.1, "phdr") to and from luks::Header. Pure: no I/O, no clock, no keys.
+// The LUKS1 header (LUKS1 §3.1, "phdr") to and from luks::Header. Pure: no I/O, no clock, no keys.
 #pragma once
 
 #include <cstddef>

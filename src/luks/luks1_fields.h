@@ -11,7 +11,7 @@
 
 namespace lukskeep::luks::luks1 {
 
-// LUKS1 §2.1, "phdr": all numbers are big endian.
+// LUKS1 §3.1, "phdr": all numbers are big endian.
 inline constexpr std::array<unsigned char, 6> kMagic = {'L', 'U', 'K', 'S', 0xba, 0xbe};
 inline constexpr std::size_t kVersionOffset = 6;
 inline constexpr std::size_t kCipherNameOffset = 8;

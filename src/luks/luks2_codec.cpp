@@ -84,7 +84,7 @@ void check_checksum(const std::string& algorithm, ByteView copy, std::string_vie
   }
 }
 
-// The text before the padding. LUKS2 §3: it starts with '{', and only zeros follow it, one at
+// The text before the padding. LUKS2 §2.2: it starts with '{', and only zeros follow it, one at
 // least.
 std::string_view json_text(ByteView area, std::string_view what) {
   const std::string_view text = as_string_view(area);

@@ -37,7 +37,7 @@ std::optional<Luks2Prefix> decode_luks2_prefix(ByteView bytes, std::uint64_t exp
                                                std::string_view what);
 
 // Decodes one whole copy (exactly metadata_size_bytes): checksum, binary header, JSON and all of
-// its rules (LUKS2 §3.1-§3.3; see docs/format/luks2.md for each). Unknown keyslot, segment, digest
+// its rules (LUKS2 §3.2-§3.6; see docs/format/luks2.md for each). Unknown keyslot, segment, digest
 // and token types, unknown requirements and members are kept. Throws kDamaged, message starting
 // with `what` and naming object and rule.
 Header decode_luks2(ByteView copy, std::uint64_t expected_offset_bytes, std::string_view what);

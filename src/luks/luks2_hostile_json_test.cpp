@@ -363,6 +363,13 @@ void add_reencryption(Table& table) {
   table.edit("/segments/3/flags", R"(["backup-x"])", "without a segment of flag 'backup-previous'");
   table.edit("/segments/4/flags", R"(["backup-previous"])",
              "without a segment of flag 'backup-final'");
+  const std::string unlike = "unlike the backup segments of the re-encryption";
+  table.edit("/segments/0/encryption", R"("cipher_null-ecb")", "segment 0: " + unlike);
+  table.edit("/segments/1/encryption", R"("aes-cbc-plain64")", "segment 1: " + unlike);
+  table.edit("/segments/2/sector_size", "512", "segment 2: " + unlike);
+  table.edit("/segments/4/encryption", R"("serpent-xts-plain64")", "segment 1: " + unlike);
+  table.edit("a segment of plaintext", {{"/segments/1/type", R"("linear")"}},
+             "segment 1: " + unlike);
   table.edit("no backups",
              {{"/segments/3", ""},
               {"/segments/4", ""},

@@ -45,7 +45,7 @@ void check_tree(const Json& value, std::string_view what, std::size_t depth) {
   }
 }
 
-// LUKS2 §3.2.3, "kdf".
+// LUKS2 §3.2.5, "kdf".
 Kdf decode_kdf(JsonReader reader) {
   Kdf kdf;
   kdf.type_name = reader.text("type");
@@ -66,7 +66,7 @@ Kdf decode_kdf(JsonReader reader) {
   return kdf;
 }
 
-// LUKS2 §3.2.3, "af".
+// LUKS2 §3.2.4, "af".
 AfSplitter decode_af(JsonReader reader) {
   AfSplitter af;
   af.type = reader.text("type");
@@ -100,7 +100,7 @@ void check_one_of(JsonReader& reader, const std::string& name,
   reader.fail(name, "one of " + list);
 }
 
-// LUKS2 §3.4.2: members that the model keeps as JSON text. The readers are copies: what is checked
+// LUKS2 §3.2.2: members that the model keeps as JSON text. The readers are copies: what is checked
 // here stays among the rest.
 void check_reencrypt_keyslot(JsonReader reader) {
   reader.u32("key_size", kAtLeastOne);
@@ -142,7 +142,7 @@ Keyslot decode_keyslot(JsonReader reader) {
   return keyslot;
 }
 
-// LUKS2 §3.2.4, "integrity". The reader is a copy, as above.
+// LUKS2 §3.3.2, "integrity". The reader is a copy, as above.
 void check_integrity(JsonReader reader) {
   JsonReader integrity = reader.object("integrity");
   for (const std::string name : {"type", "journal_encryption", "journal_integrity"}) {
@@ -173,7 +173,7 @@ void decode_crypt_segment(JsonReader& reader, Segment& segment) {
   }
 }
 
-// LUKS2 §3.2.4.
+// LUKS2 §3.3.
 Segment decode_segment(JsonReader reader) {
   Segment segment;
   segment.type_name = reader.text("type");
@@ -196,7 +196,7 @@ Segment decode_segment(JsonReader reader) {
   return segment;
 }
 
-// LUKS2 §3.2.5.
+// LUKS2 §3.4.
 Digest decode_digest(JsonReader reader) {
   Digest digest;
   digest.type_name = reader.text("type");
@@ -214,7 +214,7 @@ Digest decode_digest(JsonReader reader) {
   return digest;
 }
 
-// LUKS2 §3.5: nothing else is asked of a token.
+// LUKS2 §3.6: nothing else is asked of a token.
 Token decode_token(JsonReader reader) {
   Token token;
   token.type = reader.text("type");
@@ -234,7 +234,7 @@ void decode_requirements(JsonReader& config_reader, Config& config) {
   config.requirements_unknown = reader.rest();
 }
 
-// LUKS2 §3.2.6.
+// LUKS2 §3.5.
 Config decode_config(JsonReader reader) {
   Config config;
   config.json_size_bytes = reader.u64("json_size");

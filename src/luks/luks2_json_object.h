@@ -38,7 +38,7 @@ class JsonReader {
   std::string text(const std::string& name);
   // A number without fraction or exponent.
   std::uint32_t u32(const std::string& name, U32Range range = {});
-  // A string of decimal digits in canonical form: LUKS2 §3.1 spells 64-bit numbers so.
+  // A string of decimal digits in canonical form: LUKS2 §3 spells 64-bit numbers so.
   std::uint64_t u64(const std::string& name);
   Bytes base64(const std::string& name, std::size_t size_min, std::size_t size_max);
   std::set<std::string> texts(const std::string& name);

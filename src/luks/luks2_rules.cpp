@@ -63,6 +63,7 @@ class Rules {
   void check_config() const;
   void check_areas() const;
   void check_reencryption() const;
+  void check_reencryption_segments() const;
 
   const Header& header_;
   std::string_view what_;
@@ -73,9 +74,20 @@ bool is_backup(const Segment& segment) {
                      [](const std::string& flag) { return flag.starts_with("backup-"); });
 }
 
-// Including versions of the future.
-bool is_online_reencrypt(const std::string& requirement) {
-  return requirement.starts_with("online-reencrypt");
+// Whether both hold data of the same form.
+bool is_like(const Segment& a, const Segment& b) {
+  return a.type_name == b.type_name && a.encryption == b.encryption &&
+         a.sector_size_bytes == b.sector_size_bytes;
+}
+
+// Including versions of the future: "online-reencrypt" or "online-reencrypt-v" and a number.
+bool is_online_reencrypt(std::string_view requirement) {
+  constexpr std::string_view kName = "online-reencrypt";
+  if (!requirement.starts_with(kName)) return false;
+  requirement.remove_prefix(kName.size());
+  if (requirement.empty()) return true;
+  return requirement.starts_with("-v") && requirement.size() > 2 &&
+         requirement.find_first_not_of("0123456789", 2) == std::string_view::npos;
 }
 
 // Those of which the parts that belong to them are known.
@@ -222,7 +234,7 @@ void Rules::check_config() const {
           payload);
 }
 
-// LUKS2 §2.4: keyslot areas lie in the keyslots area, aligned and apart.
+// LUKS2 §2.3: keyslot areas lie in the keyslots area, aligned and apart.
 void Rules::check_areas() const {
   const std::uint64_t begin = 2 * header_.metadata_size_bytes;
   const std::uint64_t end = begin + header_.config.keyslots_size_bytes;
@@ -253,8 +265,7 @@ void Rules::check_areas() const {
   }
 }
 
-// The keyslot, the requirement and the backup segments of a running re-encryption come together
-// (LUKS2 §3.4.2, §3.4.3): else an attacker could have one "resumed" that nobody began.
+// The keyslot and the requirement of a running re-encryption come together (LUKS2 §4.9).
 void Rules::check_reencryption() const {
   const auto& keyslots = header_.keyslots;
   const auto count = std::count_if(keyslots.begin(), keyslots.end(), [](const auto& entry) {
@@ -266,11 +277,27 @@ void Rules::check_reencryption() const {
           "a keyslot of type 'reencrypt' without the requirement 'online-reencrypt'");
   if (std::none_of(requirements.begin(), requirements.end(), is_known_online_reencrypt)) return;
   require(count == 1, "the requirement 'online-reencrypt' without a keyslot of type 'reencrypt'");
-  for (const std::string_view flag : {"backup-previous", "backup-final"}) {
-    const bool found = std::any_of(
-        header_.segments.begin(), header_.segments.end(),
-        [&](const auto& entry) { return entry.second.flags.contains(std::string(flag)); });
-    require(found, "the requirement 'online-reencrypt' without a segment of flag '{}'", flag);
+  check_reencryption_segments();
+}
+
+// The backup segments, which the digest of a re-encryption covers (LUKS2 §4.9.2), say what the
+// others can be: else a forged one could have plaintext written, or read, as what it is not.
+void Rules::check_reencryption_segments() const {
+  const auto backup = [&](const std::string& flag) {
+    const auto found =
+        std::find_if(header_.segments.begin(), header_.segments.end(),
+                     [&](const auto& entry) { return entry.second.flags.contains(flag); });
+    require(found != header_.segments.end(),
+            "the requirement 'online-reencrypt' without a segment of flag '{}'", flag);
+    return found->second;
+  };
+  const Segment previous = backup("backup-previous");
+  const Segment final = backup("backup-final");
+  for (const auto& [id, segment] : header_.segments) {
+    if (is_backup(segment)) break;
+    const bool running = segment.flags.contains("in-reencryption");
+    require(is_like(segment, final) || (!running && is_like(segment, previous)),
+            "segment {}: unlike the backup segments of the re-encryption", id);
   }
 }
 
