@@ -111,11 +111,12 @@ class ConfigCommand final : public Command {
   }
 
   static std::string to_text(const luks::Header& header) {
-    std::string text =
-        fmt::format("  label      {}\n  subsystem  {}\n  flags      {}\n", printable(header.label),
-                    printable(header.subsystem), printable_list(header.config.flags));
+    const auto or_none = [](std::string value) { return value.empty() ? "none" : value; };
+    std::string text = fmt::format(
+        "  label      {}\n  subsystem  {}\n  flags      {}", or_none(printable(header.label)),
+        or_none(printable(header.subsystem)), or_none(printable_list(header.config.flags)));
     for (const auto& [number, keyslot] : header.keyslots) {
-      text += fmt::format("  keyslot {}  priority {}\n", number, priority_name(keyslot.priority));
+      text += fmt::format("\n  keyslot {:<2} priority {}", number, priority_name(keyslot.priority));
     }
     return text;
   }

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
+#include "cli/named_device.h"
 #include "cli/target.h"
 #include "cli/units.h"
 #include "cli/volume_access.h"
@@ -76,7 +77,9 @@ class DecryptCommand final : public Command {
     options.progress = display.callback();
     storage::copy_from_fd(STDIN_FILENO, *spool->device(), std::numeric_limits<std::int64_t>::max(),
                           1, options);
-    return {spool, spool->device().get()};
+    // The same Ctrl-C may have ended the other side of the pipe: what came is not all.
+    session.cancel->check();
+    return with_name({spool, spool->device().get()}, "standard input");
   }
 
   void warn_of_holes(const luks::Header& header, const Device& payload) const {
@@ -103,6 +106,7 @@ class DecryptCommand final : public Command {
     Target target(path_, plain.size_bytes());
     options.destination_is_zero = target.fresh();
     storage::copy(plain, *target.device(), plain.size_bytes(), options);
+    session.cancel->check();
     target.commit();
   }
 

@@ -147,11 +147,13 @@ class EncryptCommand final : public Command {
     if (source_) {
       pad_last_sector(*plain);
       storage::copy(*source_, *plain, *source_bytes_, options);
-      return;
+      return session.cancel->check();
     }
     source_bytes_ =
         storage::copy_from_fd(STDIN_FILENO, *plain, std::numeric_limits<std::int64_t>::max(),
                               volume.sector_size_bytes(), options);
+    // The same Ctrl-C may have ended the other side of the pipe: what came is not all.
+    session.cancel->check();
     if (*source_bytes_ == 0) {
       throw Error(Code::kInvalidArgument, "standard input is empty: there is nothing to encrypt");
     }

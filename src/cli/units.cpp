@@ -88,17 +88,20 @@ std::uint32_t parse_number(std::string_view text) {
 crypto::KdfLimit parse_kdf_limit(std::string_view text) {
   crypto::KdfLimit limit;
   std::string_view rest = text;
-  while (true) {
-    const std::string_view item = rest.substr(0, rest.find(','));
-    if (item.ends_with('s') && is_decimal(item.substr(0, item.size() - 1))) {
-      limit.seconds_max = parse_number(item.substr(0, item.size() - 1));
-    } else if (!item.empty() && !is_decimal(item)) {
-      limit.memory_kib_max = parse_memory_kib(item);
-    } else {
-      bad_text(text, "a limit of seconds and memory such as 300s,4GiB");
+  try {
+    while (true) {
+      const std::string_view item = rest.substr(0, rest.find(','));
+      if (item.ends_with('s')) {
+        limit.seconds_max = parse_number(item.substr(0, item.size() - 1));
+      } else {
+        // A number without unit could be either.
+        limit.memory_kib_max = parse_memory_kib(is_decimal(item) ? std::string_view() : item);
+      }
+      if (item.size() == rest.size()) return limit;
+      rest.remove_prefix(item.size() + 1);
     }
-    if (item.size() == rest.size()) return limit;
-    rest.remove_prefix(item.size() + 1);
+  } catch (const Error&) {
+    bad_text(text, "a limit of seconds and memory such as 300s,4GiB");
   }
 }
 

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/bytes.h"
+#include "cli/named_device.h"
 #include "cli/units.h"
 #include "keys/key_source.h"
 #include "luks/header_backup.h"
@@ -16,29 +17,6 @@ namespace lukskeep::cli {
 namespace {
 
 constexpr int kPromptAttempts = 3;
-
-// A header in memory under the name of the device it was read from.
-class HeaderCopy final : public Device {
- public:
-  HeaderCopy(Bytes contents, std::string name)
-      : below_(std::move(contents)), name_(std::move(name)) {}
-
-  std::string name() const override { return name_; }
-  std::uint64_t size_bytes() const override { return below_.size_bytes(); }
-  bool writable() const override { return true; }
-  std::uint32_t block_size_bytes() const override { return below_.block_size_bytes(); }
-  void read(std::uint64_t offset_bytes, MutableBytes out) const override {
-    below_.read(offset_bytes, out);
-  }
-  void write(std::uint64_t offset_bytes, ByteView data) override {
-    below_.write(offset_bytes, data);
-  }
-  void flush() override { below_.flush(); }
-
- private:
-  storage::MemoryDevice below_;
-  std::string name_;
-};
 
 // Device names are fit for messages as they are.
 Error wrong_key(const std::string& volume, const keys::KeySource& source,
@@ -133,8 +111,8 @@ luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs
     return luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kReadWrite));
   }
   const luks::HeaderFile file = open_header(args);
-  return luks::HeaderFile::open(
-      std::make_shared<HeaderCopy>(luks::backup_header(file, true), file.device()->name()));
+  auto copy = std::make_shared<storage::MemoryDevice>(luks::backup_header(file, true));
+  return luks::HeaderFile::open(with_name(std::move(copy), file.device()->name()));
 }
 
 OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,

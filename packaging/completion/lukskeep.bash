@@ -1,0 +1,149 @@
+# bash completion for lukskeep: printed by `lukskeep completion bash`.
+
+_lukskeep_options() {
+  case "$1" in
+    'create')
+      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'info')
+      options='--header --json --quiet --help'
+      ;;
+    'encrypt')
+      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --progress --dry-run --yes --json --quiet --help'
+      ;;
+    'decrypt')
+      options='--header --key --kdf-limit --allow-insecure --holes --limit-rate --progress --dry-run --yes --json --quiet --help'
+      ;;
+    'key list')
+      options='--header --json --quiet --help'
+      ;;
+    'key test')
+      options='--header --slot --unbound --key --kdf-limit --allow-insecure --json --quiet --help'
+      ;;
+    'key add')
+      options='--header --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --json --quiet --help'
+      ;;
+    'key remove')
+      options='--header --slot --key --kdf-limit --allow-insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'key change')
+      options='--header --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --json --quiet --help'
+      ;;
+    'key convert')
+      options='--header --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --json --quiet --help'
+      ;;
+    'header backup')
+      options='--header --dry-run --yes --json --quiet --help'
+      ;;
+    'header restore')
+      options='--header --dry-run --yes --json --quiet --help'
+      ;;
+    'token list')
+      options='--header --json --quiet --help'
+      ;;
+    'token import')
+      options='--header --token --replace --dry-run --yes --json --quiet --help'
+      ;;
+    'token export')
+      options='--header --json --quiet --help'
+      ;;
+    'token remove')
+      options='--header --dry-run --yes --json --quiet --help'
+      ;;
+    'config')
+      options='--header --label --subsystem --priority --slot --flags --dry-run --yes --json --quiet --help'
+      ;;
+    'erase')
+      options='--header --dry-run --yes --json --quiet --help'
+      ;;
+    'bench kdf')
+      options='--iter-time --json --quiet --help'
+      ;;
+    'bench ciphers')
+      options='--cipher --key-size --sector-size --row-time --json --quiet --help'
+      ;;
+    'completion')
+      options='--json --quiet --help'
+      ;;
+    'help')
+      options='--json --quiet --help'
+      ;;
+    'version')
+      options='--json --quiet --help'
+      ;;
+  esac
+}
+
+_lukskeep_values() {
+  case "$1" in
+    --type)
+      values='luks1 luks2'
+      ;;
+    --pbkdf)
+      values='pbkdf2 argon2i argon2id'
+      ;;
+    --holes)
+      values='fill keep'
+      ;;
+    --progress)
+      values='auto json none'
+      ;;
+    --priority)
+      values='normal prefer ignore'
+      ;;
+    --key | --new-key | --volume-key)
+      values='file: fd: prompt: volume-key:'
+      compopt -o nospace
+      ;;
+  esac
+}
+
+_lukskeep() {
+  local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD - 1]}"
+  local words='' options='' values='' noun="${COMP_WORDS[1]}"
+  COMPREPLY=()
+  if ((COMP_CWORD == 1)); then
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header token config erase bench completion help version --help --version' -- "$current")
+    return
+  fi
+  if ((COMP_CWORD == 2)); then
+    case "$noun" in
+      key)
+        words='list test add remove change convert'
+        ;;
+      header)
+        words='backup restore'
+        ;;
+      token)
+        words='list import export remove'
+        ;;
+      bench)
+        words='kdf ciphers'
+        ;;
+    esac
+    if [[ -n "$words" ]]; then
+      mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+      return
+    fi
+  fi
+  _lukskeep_values "$previous"
+  if [[ -n "$values" ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$values" -- "$current")
+    return
+  fi
+  case "$previous" in
+    --cipher|--flags|--hash|--header|--holes|--iter-time|--kdf-limit|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--row-time|--sector-size|--size|--slot|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+      compopt -o default
+      return
+      ;;
+  esac
+  _lukskeep_options "$noun"
+  [[ -n "$options" ]] || _lukskeep_options "$noun ${COMP_WORDS[2]}"
+  if [[ "$current" == -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+  else
+    compopt -o default
+  fi
+}
+
+complete -F _lukskeep lukskeep

@@ -1,0 +1,65 @@
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import cli_tools
+from cli_tools import ARGON2, PBKDF2, ok
+
+
+def pytest_sessionstart(session):
+    if not Path(cli_tools.PROGRAM).exists():
+        pytest.exit(f"{cli_tools.PROGRAM} is not built; set LUKSKEEP to the program to test", 2)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with key files k1, k2, k3 and a plain image of 1 MiB and 3 bytes."""
+    for number in (1, 2, 3):
+        (tmp_path / f"k{number}").write_bytes(b"passphrase %d\n" % number)
+    (tmp_path / "plain").write_bytes(os.urandom(1 << 20) + b"end")
+    return tmp_path
+
+
+@pytest.fixture
+def luks2(place):
+    """A small LUKS2 volume: k1 opens keyslot 0 (pbkdf2), k2 keyslot 1 (argon2id)."""
+    ok("create", "v2", "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=place)
+    ok("key", "add", "v2", "--key", "file:k1", "--new-key", "file:k2", *ARGON2, cwd=place)
+    return place
+
+
+@pytest.fixture
+def luks1(place):
+    ok("create", "v1", "--size", "64K", "--type", "luks1", "--key", "file:k1", *PBKDF2, cwd=place)
+    return place
+
+
+@pytest.fixture
+def public_place():
+    """A folder that any user may enter and write to, whatever TMPDIR is."""
+    folder = tempfile.mkdtemp(prefix="lukskeep-cli-", dir="/tmp")
+    os.chmod(folder, 0o777)
+    yield Path(folder)
+    shutil.rmtree(folder)
+
+
+def mounts_possible():
+    probe = subprocess.run(["unshare", "-m", "sh", "-c", "mount -t tmpfs none /mnt"],
+                           capture_output=True)
+    return os.geteuid() == 0 and probe.returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not mounts_possible(),
+                                  reason="mounting needs root and the right to unshare")
+
+
+@pytest.fixture
+def mounted():
+    """mounted(setup) is a command prefix: a private set of mounts, made by the shell text."""
+    def prefix(setup):
+        return ["unshare", "-m", "sh", "-c", f'{setup} && exec "$@"', "sh"]
+    return prefix

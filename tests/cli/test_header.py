@@ -1,0 +1,239 @@
+"""header backup and restore, info, tokens, config."""
+
+import json
+import os
+
+import pytest
+
+from cli_tools import ARGON2, PBKDF2, fails, ok
+
+
+# ---- header ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fixture,volume", [("luks1", "v1"), ("luks2", "v2")])
+def test_backup_and_restore(request, fixture, volume):
+    folder = request.getfixturevalue(fixture)
+    result = ok("header", "backup", volume, "h", "--json", cwd=folder).json
+    assert (folder / "h").stat().st_size == result["size"]
+    assert (folder / "h").stat().st_mode & 0o077 == 0
+    whole = (folder / volume).read_bytes()
+    assert whole.startswith((folder / "h").read_bytes())
+    assert ok("header", "backup", volume, "-", cwd=folder).out == (folder / "h").read_bytes()
+    with open(folder / volume, "r+b") as file:
+        file.write(os.urandom(65536))
+    fails(4, "info", volume, cwd=folder)
+    ok("header", "restore", volume, "h", cwd=folder)
+    assert (folder / volume).read_bytes() == whole
+    ok("key", "test", volume, "--key", "file:k1", cwd=folder)
+
+
+def test_a_backup_does_not_overwrite(luks2):
+    fails(5, "header", "backup", "v2", "plain", cwd=luks2)
+    fails(1, "header", "backup", "v2", "./v2", "--yes", cwd=luks2)
+    fails(1, "header", "restore", "v2", "v2", cwd=luks2)
+    ok("header", "backup", "v2", "plain", "--yes", cwd=luks2)
+
+
+def test_restoring_an_old_header_must_be_confirmed(luks2):
+    ok("header", "backup", "v2", "h", cwd=luks2)
+    ok("key", "remove", "v2", "--slot", "1", cwd=luks2)
+    before = (luks2 / "v2").read_bytes()
+    result = fails(6, "header", "restore", "v2", "h", cwd=luks2)
+    assert "older" in result.err and "--yes" in result.err
+    assert (luks2 / "v2").read_bytes() == before
+    result = ok("header", "restore", "v2", "h", "--yes", "--json", cwd=luks2)
+    assert "lukskeep: warning:" in result.err
+    assert len(result.json["objections"]) == 1
+    ok("key", "test", "v2", "--key", "file:k2", cwd=luks2)
+
+
+def test_a_header_of_another_volume_must_be_confirmed(luks2):
+    ok("create", "w", "--size", "64K", "--key", "file:k3", *PBKDF2, cwd=luks2)
+    ok("header", "backup", "w", "h", cwd=luks2)
+    before = (luks2 / "v2").read_bytes()
+    result = fails(6, "header", "restore", "v2", "h", cwd=luks2)
+    assert "volume key" in result.err
+    assert (luks2 / "v2").read_bytes() == before
+
+
+def test_what_is_no_backup(luks2):
+    before = (luks2 / "v2").read_bytes()
+    fails(4, "header", "restore", "v2", "plain", "--yes", cwd=luks2)
+    fails(1, "header", "restore", "v2", "nowhere", "--yes", cwd=luks2)
+    ok("header", "backup", "v2", "h", cwd=luks2)
+    with open(luks2 / "h", "r+b") as file:
+        file.truncate(1 << 20)
+    fails(4, "header", "restore", "v2", "h", "--yes", cwd=luks2)
+    assert (luks2 / "v2").read_bytes() == before
+
+
+def damage_primary(path):
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"garbage")
+
+
+def test_a_damaged_copy_is_reported_and_left_alone(luks2):
+    damage_primary(luks2 / "v2")
+    before = (luks2 / "v2").read_bytes()
+    info = ok("info", "v2", "--json", cwd=luks2).json
+    assert info["copies"]["primary"] == "damaged" and info["copies"]["secondary"] == "good"
+    assert info["problems"]
+    assert "problems" in ok("info", "v2", cwd=luks2).text
+    ok("key", "list", "v2", cwd=luks2)
+    ok("key", "test", "v2", "--key", "file:k1", cwd=luks2)
+    ok("decrypt", "v2", "out", "--key", "file:k1", cwd=luks2)
+    fails(4, "header", "backup", "v2", "h", cwd=luks2)
+    assert (luks2 / "v2").read_bytes() == before
+    ok("header", "backup", "v2", "h", "--yes", cwd=luks2)
+    # A change writes both copies anew.
+    ok("config", "v2", "--label", "new", cwd=luks2)
+    assert ok("info", "v2", "--json", cwd=luks2).json["copies"]["primary"] == "good"
+
+
+# ---- info --------------------------------------------------------------------------------------
+
+INFO_MEMBERS = {"volume", "type", "uuid", "label", "subsystem", "header_size", "payload_offset",
+                "cipher", "key_bits", "sector_size", "payload_size", "sequence_id",
+                "metadata_size", "keyslots", "segments", "digests", "tokens", "flags",
+                "requirements", "unsupported_requirements", "copies", "problems"}
+KEYSLOT_MEMBERS = {"slot", "type", "priority", "key_bits", "kdf", "area", "af", "bound", "digest",
+                   "tokens"}
+
+
+def test_info_has_one_shape_for_both_versions(luks1, luks2):
+    for folder, volume in ((luks1, "v1"), (luks2, "v2")):
+        info = ok("info", volume, "--json", cwd=folder).json
+        assert set(info) == INFO_MEMBERS
+        assert all(set(keyslot) == KEYSLOT_MEMBERS for keyslot in info["keyslots"])
+        assert set(info["segments"][0]) == {"segment", "type", "offset", "size", "cipher",
+                                            "sector_size", "iv_tweak", "integrity", "flags"}
+        assert set(info["digests"][0]) == {"digest", "type", "keyslots", "segments", "hash",
+                                           "iterations", "salt", "value"}
+        assert info["payload_size"] == 65536 and info["key_bits"] == 512
+
+
+def test_info_for_people(luks2):
+    ok("config", "v2", "--label", "my label", "--flags", "allow-discards", cwd=luks2)
+    text = ok("info", "v2", cwd=luks2).text
+    for part in ("v2: LUKS2, aes-xts-plain64 with a 512-bit key, 4096-byte sectors", "my label",
+                 "64 KiB (65536 bytes) from byte 16777216", "allow-discards",
+                 "pbkdf2-sha256, 1000 iterations", "argon2id, time 4, 32 KiB, 1 lane"):
+        assert part in text
+
+
+def test_what_is_no_volume(place):
+    result = fails(4, "info", "plain", cwd=place)
+    assert "'plain' has no LUKS header" in result.err
+    (place / "empty").write_bytes(b"")
+    fails(4, "info", "empty", cwd=place)
+    for scheme in ("nbd:unix:/x", "rbd:pool/image", "qcow2:x"):
+        fails(4, "info", scheme, cwd=place)
+
+
+# ---- token -------------------------------------------------------------------------------------
+
+TOKEN = '{"type":"example", "keyslots":["1"],  "x":{"deep":[1,2,{"y":null}]}}'
+
+
+def test_tokens_come_back_byte_for_byte(luks2):
+    assert ok("token", "list", "v2", cwd=luks2).text == "  none\n"
+    (luks2 / "t").write_text(TOKEN)
+    result = ok("token", "import", "v2", "t", "--json", cwd=luks2).json
+    assert result["token"] == 0 and result["type"] == "example"
+    assert ok("token", "export", "v2", "0", cwd=luks2).text == TOKEN + "\n"
+    exported = ok("token", "export", "v2", "0", "--json", cwd=luks2).json
+    assert exported["json"] == json.loads(TOKEN) and exported["keyslots"] == [1]
+    listed = ok("token", "list", "v2", "--json", cwd=luks2).json["tokens"]
+    assert [(token["id"], token["type"], token["keyslots"]) for token in listed] == \
+        [(0, "example", [1])]
+    assert "example, keyslot 1" in ok("token", "list", "v2", cwd=luks2).text
+    assert ok("info", "v2", "--json", cwd=luks2).json["keyslots"][1]["tokens"] == [0]
+    ok("token", "remove", "v2", "0", cwd=luks2)
+    fails(1, "token", "export", "v2", "0", cwd=luks2)
+    fails(1, "token", "remove", "v2", "0", cwd=luks2)
+
+
+def test_a_token_can_be_numbered_and_replaced(luks2):
+    ok("token", "import", "v2", "-", "--token", "31", stdin=TOKEN.encode(), cwd=luks2)
+    fails(5, "token", "import", "v2", "-", "--token", "31", stdin=TOKEN.encode(), cwd=luks2)
+    other = b'{"type":"other","keyslots":[]}'
+    ok("token", "import", "v2", "-", "--token", "31", "--replace", stdin=other, cwd=luks2)
+    assert ok("token", "export", "v2", "31", cwd=luks2).out == other + b"\n"
+    fails(1, "token", "import", "v2", "-", "--token", "32", stdin=other, cwd=luks2)
+
+
+@pytest.mark.parametrize("text", [
+    b"", b"{", b"[]", b'"x"', b"{}", b'{"type":"t"}', b'{"keyslots":[]}',
+    b'{"type":1,"keyslots":[]}', b'{"type":"t","keyslots":[1]}', b'{"type":"t","keyslots":["9"]}',
+    b'{"type":"t","keyslots":["x"]}', b'{"type":"t","type":"u","keyslots":[]}',
+    b'{"type":"t","keyslots":[],"x":"' + b"y" * 20000 + b'"}', b'{"type":"\xff","keyslots":[]}',
+])
+def test_what_is_no_token(luks2, text):
+    before = (luks2 / "v2").read_bytes()
+    (luks2 / "t").write_bytes(text)
+    # An empty file is no input, and a keyslot that does not exist is a wrong parameter.
+    status = 1 if not text or b'"9"' in text else 4
+    assert fails(status, "token", "import", "v2", "t", cwd=luks2).err
+    assert (luks2 / "v2").read_bytes() == before
+
+
+def test_luks1_has_no_tokens(luks1):
+    fails(4, "token", "import", "v1", "-", stdin=TOKEN.encode(), cwd=luks1)
+    assert ok("token", "list", "v1", "--json", cwd=luks1).json["tokens"] == []
+
+
+# ---- config ------------------------------------------------------------------------------------
+
+
+def test_config_changes_and_shows(luks2):
+    ok("config", "v2", "--label", "a", "--subsystem", "b", "--flags",
+       "no-journal,allow-discards", "--priority", "prefer", "--slot", "1", cwd=luks2)
+    config = ok("config", "v2", "--json", cwd=luks2).json
+    assert config["label"] == "a" and config["subsystem"] == "b"
+    assert config["flags"] == ["allow-discards", "no-journal"]
+    assert config["priorities"] == {"0": "normal", "1": "prefer"}
+    ok("config", "v2", "--label", "", "--flags", "", cwd=luks2)
+    config = ok("config", "v2", "--json", cwd=luks2).json
+    assert config["label"] == "" and config["flags"] == [] and config["subsystem"] == "b"
+    text = ok("config", "v2", cwd=luks2).text
+    assert "label      none" in text and "keyslot 1  priority prefer" in text
+
+
+def test_showing_writes_nothing(luks2):
+    before = (luks2 / "v2").read_bytes()
+    ok("config", "v2", cwd=luks2)
+    assert (luks2 / "v2").read_bytes() == before
+
+
+@pytest.mark.parametrize("args,status,part", [
+    (["--label", "x" * 48], 1, "47"),
+    (["--subsystem", "x" * 48], 1, "47"),
+    (["--flags", "allow-discard"], 1, "'allow-discard'"),
+    (["--priority", "prefer", "--slot", "9"], 1, "no keyslot 9"),
+])
+def test_config_refuses(luks2, args, status, part):
+    before = (luks2 / "v2").read_bytes()
+    assert part in fails(status, "config", "v2", *args, cwd=luks2).err
+    assert (luks2 / "v2").read_bytes() == before
+
+
+def test_luks1_has_no_settings(luks1):
+    for option in (["--label", "x"], ["--flags", "allow-discards"],
+                   ["--priority", "prefer", "--slot", "0"]):
+        fails(4, "config", "v1", *option, cwd=luks1)
+    assert ok("config", "v1", "--json", cwd=luks1).json["label"] == ""
+
+
+def test_the_detached_header_is_the_one_that_changes(place):
+    ok("create", "data", "--size", "64K", "--header", "h", "--key", "file:k1", *PBKDF2, cwd=place)
+    data = (place / "data").read_bytes()
+    ok("key", "add", "data", "--header", "h", "--key", "file:k1", "--new-key", "file:k2", *ARGON2,
+       cwd=place)
+    ok("config", "data", "--header", "h", "--label", "x", cwd=place)
+    ok("header", "backup", "data", "b", "--header", "h", cwd=place)
+    ok("erase", "data", "--header", "h", "--yes", cwd=place)
+    ok("header", "restore", "data", "b", "--header", "h", "--yes", cwd=place)
+    ok("key", "test", "h", "--key", "file:k2", cwd=place)
+    assert (place / "data").read_bytes() == data
