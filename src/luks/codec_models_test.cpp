@@ -13,7 +13,7 @@
 namespace lukskeep::luks::testing {
 namespace {
 
-constexpr std::uint64_t kMiB = 1024 * 1024;
+constexpr std::uint64_t kMiB = 1 << 20;
 
 Bytes counting_bytes(std::size_t size, unsigned start) {
   Bytes bytes(size);
@@ -280,7 +280,7 @@ Header sample_luks1() {
   header.version = Version::kLuks1;
   header.uuid = "0b1d1a6f-3f0e-4e0a-8b1c-0123456789ab";
   header.luks1_key_size_bytes = 32;
-  header.segments[0] = crypt_segment(4096 * 512, std::nullopt, {});
+  header.segments[0] = crypt_segment(2 * kMiB, std::nullopt, {});
   header.segments[0].sector_size_bytes = 512;
   header.segments[0].encryption = "aes-cbc-essiv:sha256";
   header.digests[0] = pbkdf2_digest({0, 2}, {0});

@@ -121,6 +121,7 @@ void check_slot(const RawSlot& slot, std::size_t index, std::uint32_t key_size_b
 void check_slots_apart(const std::vector<RawSlot>& slots, std::uint32_t key_size_bytes,
                        std::string_view what) {
   std::vector<std::pair<std::uint64_t, std::size_t>> starts;
+  starts.reserve(slots.size());
   for (std::size_t i = 0; i < slots.size(); ++i) {
     starts.emplace_back(slots[i].material_offset_sectors * kSectorBytes, i);
   }

@@ -23,8 +23,60 @@ struct Image {
   const char* encryption;
   const char* hash;
   std::uint32_t key_size_bytes;
-  std::uint64_t payload_offset_bytes;
+  std::uint64_t payload_offset_sectors;
   std::set<int> keyslots;
+};
+
+const std::vector<Image> kImages = {
+    {"plain.luks1",
+     "6add1292-2f73-4ca5-b75d-2807711fb84d",
+     "aes-xts-plain64",
+     "sha256",
+     64,
+     4096,
+     {0}},
+    {"cbc.luks1",
+     "2ea3ea61-4cbc-49f4-8151-9a36fb95d991",
+     "aes-cbc-essiv:sha256",
+     "ripemd160",
+     16,
+     2048,
+     {0}},
+    {"eight.luks1",
+     "8a0b1352-a308-4260-9ddd-c9d690a603fb",
+     "aes-xts-plain64",
+     "sha256",
+     32,
+     4096,
+     {0, 1, 2, 4, 5, 6, 7}},
+    {"erased.luks1",
+     "5af9fd2f-b562-43ec-aa3f-e9cf13afc87e",
+     "aes-xts-plain64",
+     "sha256",
+     64,
+     4096,
+     {}},
+    {"detached1.luks1",
+     "20a6edcb-0df9-4ec7-86e0-d3c19c866591",
+     "aes-xts-plain64",
+     "sha256",
+     64,
+     0,
+     {0}},
+    {"qemu.luks1",
+     "cb23e3ee-0db0-4a8c-9b2d-b8b3aab8a70b",
+     "aes-xts-plain64",
+     "sha256",
+     64,
+     4040,
+     {0}},
+    {"qemu-twofish.luks1",
+     "7a47e0fc-a904-40b0-ad9d-ec780ac344f2",
+     "twofish-cbc-essiv:sha256",
+     "sha512",
+     32,
+     2056,
+     {0}},
 };
 
 class Luks1Image : public ::testing::TestWithParam<Image> {};
@@ -37,7 +89,7 @@ TEST_P(Luks1Image, DecodesAndEncodesToTheSameBytes) {
   EXPECT_EQ(header.uuid, image.uuid);
   EXPECT_EQ(header.luks1_key_size_bytes, image.key_size_bytes);
   EXPECT_EQ(header.segments.at(0).encryption, image.encryption);
-  EXPECT_EQ(header.segments.at(0).offset_bytes, image.payload_offset_bytes);
+  EXPECT_EQ(header.segments.at(0).offset_bytes, 512 * image.payload_offset_sectors);
   EXPECT_EQ(header.digests.at(0).hash, image.hash);
   EXPECT_EQ(header.digests.at(0).keyslots, image.keyslots);
   for (const auto& [id, keyslot] : header.keyslots) {
@@ -51,56 +103,7 @@ TEST_P(Luks1Image, DecodesAndEncodesToTheSameBytes) {
   EXPECT_EQ(encode_luks1(header), bytes);
 }
 
-INSTANTIATE_TEST_SUITE_P(Real, Luks1Image,
-                         ::testing::Values(Image{"plain.luks1",
-                                                 "6add1292-2f73-4ca5-b75d-2807711fb84d",
-                                                 "aes-xts-plain64",
-                                                 "sha256",
-                                                 64,
-                                                 4096 * 512,
-                                                 {0}},
-                                           Image{"cbc.luks1",
-                                                 "2ea3ea61-4cbc-49f4-8151-9a36fb95d991",
-                                                 "aes-cbc-essiv:sha256",
-                                                 "ripemd160",
-                                                 16,
-                                                 2048 * 512,
-                                                 {0}},
-                                           Image{"eight.luks1",
-                                                 "8a0b1352-a308-4260-9ddd-c9d690a603fb",
-                                                 "aes-xts-plain64",
-                                                 "sha256",
-                                                 32,
-                                                 4096 * 512,
-                                                 {0, 1, 2, 4, 5, 6, 7}},
-                                           Image{"erased.luks1",
-                                                 "5af9fd2f-b562-43ec-aa3f-e9cf13afc87e",
-                                                 "aes-xts-plain64",
-                                                 "sha256",
-                                                 64,
-                                                 4096 * 512,
-                                                 {}},
-                                           Image{"detached1.luks1",
-                                                 "20a6edcb-0df9-4ec7-86e0-d3c19c866591",
-                                                 "aes-xts-plain64",
-                                                 "sha256",
-                                                 64,
-                                                 0,
-                                                 {0}},
-                                           Image{"qemu.luks1",
-                                                 "cb23e3ee-0db0-4a8c-9b2d-b8b3aab8a70b",
-                                                 "aes-xts-plain64",
-                                                 "sha256",
-                                                 64,
-                                                 4040 * 512,
-                                                 {0}},
-                                           Image{"qemu-twofish.luks1",
-                                                 "7a47e0fc-a904-40b0-ad9d-ec780ac344f2",
-                                                 "twofish-cbc-essiv:sha256",
-                                                 "sha512",
-                                                 32,
-                                                 2056 * 512,
-                                                 {0}}));
+INSTANTIATE_TEST_SUITE_P(Real, Luks1Image, ::testing::ValuesIn(kImages));
 
 TEST(Luks1Codec, KeepsWhatRemovedKeyslotsLeave) {
   const Header header = decode_luks1(testing::read_header_image("eight.luks1"), "eight");
@@ -114,7 +117,7 @@ TEST(Luks1Codec, KeepsWhatRemovedKeyslotsLeave) {
 // Images of the 1.0 format have keyslots that no alignment fits, right behind the header.
 TEST(Luks1Codec, AcceptsUnalignedKeyslotsOfLegacyImages) {
   Header header = testing::sample_luks1();
-  header.segments[0].offset_bytes = 2065 * 512;
+  header.segments[0].offset_bytes = 2065ULL * 512;
   for (std::size_t i = 0; i < header.luks1_slots.size(); ++i) {
     const auto sector = static_cast<std::uint32_t>(3 + 251 * i);
     header.luks1_slots.at(i).material_offset_sectors = sector;
@@ -149,7 +152,7 @@ TEST(Luks1Codec, KeepsNamesThatNobodyKnows) {
 
 TEST(Luks1Codec, ReadsWhatStandsBehindTheHeaderNot) {
   Bytes bytes = encode_luks1(testing::sample_luks1());
-  bytes.resize(2 * 1024 * 1024, std::byte{0xff});
+  bytes.resize(1 << 20, std::byte{0xff});
   EXPECT_EQ(decode_luks1(bytes, "long"), testing::sample_luks1());
 }
 

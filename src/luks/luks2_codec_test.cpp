@@ -243,7 +243,7 @@ TEST(Luks2Codec, PrefixTellsWhereThingsAre) {
   const Bytes copy = encode_luks2(header, Luks2Copy::kSecondary, kSalt);
   const auto prefix =
       decode_luks2_prefix(ByteView(copy).first(kLuks2BinaryHeaderBytes), 0x4000, "prefix");
-  ASSERT_TRUE(prefix.has_value());
+  if (!prefix) FAIL() << "no prefix";
   EXPECT_EQ(prefix->copy, Luks2Copy::kSecondary);
   EXPECT_EQ(prefix->metadata_size_bytes, 0x4000U);
   EXPECT_EQ(prefix->sequence_id, header.sequence_id);

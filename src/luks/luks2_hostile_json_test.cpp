@@ -89,8 +89,9 @@ void visit(const Json& value, const std::string& pointer,
   for (const auto& [name, member] : value.items()) {
     const bool token_extra = pointer == "/tokens/3" && name == "n";
     if (!is_ours(name) || token_extra || name == "key_description") continue;
-    each(pointer + "/" + name, member);
-    visit(member, pointer + "/" + name, each);
+    const std::string path = fmt::format("{}/{}", pointer, name);
+    each(path, member);
+    visit(member, path, each);
   }
 }
 
@@ -165,7 +166,7 @@ void add_numbers(Table& table) {
       const bool text = name == "size" && pointer.starts_with("/segments") &&
                         value.find("u0000") != std::string::npos;
       table.edit(pointer, '"' + value + '"',
-                 text ? "'size' is \"4096\\x5cu0000\", not free of zero bytes"
+                 text ? R"('size' is "4096\x5cu0000", not free of zero bytes)"
                       : "not a string of decimal digits below 2^64");
     }
   }
@@ -190,7 +191,7 @@ void add_ranges(Table& table) {
   const std::string key_size = "not an integer from 1 to 512";
   for (const std::string pointer : {"/keyslots/0/key_size", "/keyslots/0/area/key_size"}) {
     for (const std::string value : {"0", "513", "4096", "4294967295"}) {
-      table.edit(pointer, value, "'key_size' is " + value + ", " + key_size);
+      table.edit(pointer, value, fmt::format("'key_size' is {}, {}", value, key_size));
     }
   }
   for (const std::string value : {"0", "1", "3999", "4001", "4294967295"}) {
@@ -206,7 +207,7 @@ void add_ranges(Table& table) {
     table.edit("/segments/0/sector_size", value, "not a positive multiple of 512");
   }
   table.edit("/keyslots/0/af/type", R"("luks2")",
-             "keyslot 0: af: 'type' is \"luks2\", not \"luks1\"");
+             R"(keyslot 0: af: 'type' is "luks2", not "luks1")");
   table.edit("/keyslots/0/area/type", R"("cooked")", "keyslot 0: area: 'type' is \"cooked\"");
   for (const std::string pointer :
        {"/keyslots/0/type", "/keyslots/0/kdf/type", "/keyslots/0/kdf/hash", "/segments/0/type",

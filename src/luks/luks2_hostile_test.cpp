@@ -258,31 +258,28 @@ void add_syntax(Table& table) {
   }
   table.json("number beyond a double", with_future(R"("a":1e999)"), "a number out of range");
   table.json("name ends early", with_future(R"("a\u0000b":1)"),
-             "JSON member name 'a\\x00b' holds a zero byte");
+             R"(JSON member name 'a\x00b' holds a zero byte)");
   table.json("known name ends early", with_future(R"("config\u0000":{})"), "holds a zero byte");
   table.json("name ends early far down", with_future(R"("a":[{"b":[{"c\u0000":1}]}])"),
              "holds a zero byte");
 }
 
 void add_depths(Table& table) {
+  const auto arrays = [](std::size_t opened, std::size_t closed) {
+    return with_future(R"("a":)" + std::string(opened, '[').append(closed, ']'));
+  };
   for (const std::size_t depth : {32U, 33U, 60U}) {
-    const std::string open(depth, '[');
-    const std::string close(depth, ']');
-    table.json(fmt::format("{} arrays", depth), with_future("\"a\":" + open + close),
-               "nested deeper than 32");
+    table.json(fmt::format("{} arrays", depth), arrays(depth, depth), "nested deeper than 32");
   }
   for (const std::size_t depth : {70U, 1000U, 3000U}) {
-    const std::string open(depth, '[');
-    const std::string close(depth, ']');
-    table.json(fmt::format("{} arrays", depth), with_future("\"a\":" + open + close),
-               "nested deeper than 64");
-    table.json(fmt::format("{} arrays without end", depth), with_future("\"a\":" + open),
+    table.json(fmt::format("{} arrays", depth), arrays(depth, depth), "nested deeper than 64");
+    table.json(fmt::format("{} arrays without end", depth), arrays(depth, 0),
                "nested deeper than 64");
   }
   std::string objects = "1";
-  for (int i = 0; i < 31; ++i) objects = R"({"a":)" + objects + "}";
+  for (int i = 0; i < 31; ++i) objects = fmt::format(R"({{"a":{}}})", objects);
   table.json("32 objects", with_future("\"a\":" + objects), "nested deeper than 32");
-  for (int i = 0; i < 900; ++i) objects = R"({"a":)" + objects + "}";
+  for (int i = 0; i < 900; ++i) objects = fmt::format(R"({{"a":{}}})", objects);
   table.json("900 objects", with_future("\"a\":" + objects), "nested deeper than 64");
 }
 

@@ -115,8 +115,7 @@ std::set<int> JsonReader::ids(const std::string& name, int count_max) {
     const std::optional<int> id = element.is_string()
                                       ? parse_id(element.get_ref<const std::string&>(), count_max)
                                       : std::nullopt;
-    if (!id)
-      fail(name, fmt::format("an array of ids, strings from \"0\" to \"{}\"", count_max - 1));
+    if (!id) fail(name, fmt::format(R"(an array of ids, strings from "0" to "{}")", count_max - 1));
     ids.insert(*id);
   }
   return ids;
