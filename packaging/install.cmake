@@ -46,17 +46,8 @@ if(NOT LUKSKEEP_SANITIZE AND NOT LUKSKEEP_FUZZ)
 endif()
 
 install(TARGETS lukskeep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-
-# The program knows its own options.
-if(NOT LUKSKEEP_SANITIZE)
-  set(completion ${CMAKE_BINARY_DIR}/completion/lukskeep)
-  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/completion)
-  add_custom_command(OUTPUT ${completion}
-    COMMAND lukskeep completion bash > ${completion}
-    DEPENDS lukskeep COMMENT "Completion for bash" VERBATIM)
-  add_custom_target(completion ALL DEPENDS ${completion})
-  install(FILES ${completion} DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
-endif()
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/completion/lukskeep.bash RENAME lukskeep
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(CPACK_PACKAGE_NAME lukskeep)
