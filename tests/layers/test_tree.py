@@ -18,11 +18,11 @@ SECRETS = re.compile("|".join((
 
 def files():
     """Tracked files and new ones that git does not ignore; all but build/ without git."""
-    listing = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT,
-                             capture_output=True)
-    if listing.returncode == 0:
+    try:
+        listing = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT,
+                                 capture_output=True, check=True)
         names = [name for name in listing.stdout.decode().split("\0") if name]
-    else:
+    except (FileNotFoundError, subprocess.CalledProcessError):
         names = [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")
                  if p.is_file() and p.relative_to(ROOT).parts[0] not in ("build", ".git")]
     return [ROOT / name for name in names if (ROOT / name).is_file()]
