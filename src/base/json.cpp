@@ -64,8 +64,8 @@ Json parse_json(std::string_view text, std::string_view what) {
     } else if (event == Json::parse_event_t::key) {
       const auto& name = parsed.get_ref<const std::string&>();
       if (!names.back().insert(name).second) {
-        throw Error(Code::kDamaged, fmt::format("{}: JSON member '{}' is there twice", what,
-                                                printable(name)));
+        throw Error(Code::kDamaged,
+                    fmt::format("{}: JSON member '{}' is there twice", what, printable(name)));
       }
     }
     return true;

@@ -11,14 +11,14 @@ inline constexpr std::uint64_t kMiB = 1024 * kKiB;
 inline constexpr std::uint64_t kGiB = 1024 * kMiB;
 
 // Strings from headers, key files and the network.
-inline constexpr std::size_t kPassphraseBytesMax = 8 * kMiB;     // as cryptsetup's key files
-inline constexpr std::size_t kPromptBytesMax = 512;              // as cryptsetup
-inline constexpr std::size_t kJsonDepthMax = 64;                 // LUKS2 §3: far above any use
+inline constexpr std::size_t kPassphraseBytesMax = 8 * kMiB;  // as cryptsetup's key files
+inline constexpr std::size_t kPromptBytesMax = 512;           // as cryptsetup
+inline constexpr std::size_t kJsonDepthMax = 64;              // LUKS2 §3: far above any use
 
 // LUKS on disk.
-inline constexpr std::uint32_t kVolumeKeyBytesMax = 512;         // 4096 bits
-inline constexpr std::uint32_t kStripesMax = 4000;               // LUKS1 §2.4: always 4000
-inline constexpr std::uint64_t kKeyslotAreaBytesMax = 2 * kMiB;  // 512 bytes * 4000, rounded up
+inline constexpr std::uint32_t kVolumeKeyBytesMax = 512;            // 4096 bits
+inline constexpr std::uint32_t kStripesMax = 4000;                  // LUKS1 §2.4: always 4000
+inline constexpr std::uint64_t kKeyslotAreaBytesMax = 2 * kMiB;     // 512 bytes * 4000, rounded up
 inline constexpr std::uint64_t kKeyslotsAreaBytesMax = 128 * kMiB;  // LUKS2 §2.4
 inline constexpr std::uint64_t kLuks2MetadataBytesMax = 4 * kMiB;   // LUKS2 §2.3
 inline constexpr std::size_t kSaltBytesMax = 512;

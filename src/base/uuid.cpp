@@ -32,8 +32,8 @@ std::string random_uuid() {
 bool is_uuid(std::string_view text) noexcept {
   if (text.size() != 36) return false;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool good = is_dash_place(i) ? text[i] == '-'
-                                       : std::isxdigit(static_cast<unsigned char>(text[i])) != 0;
+    const bool good =
+        is_dash_place(i) ? text[i] == '-' : std::isxdigit(static_cast<unsigned char>(text[i])) != 0;
     if (!good) return false;
   }
   return true;
