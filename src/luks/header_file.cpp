@@ -141,8 +141,8 @@ std::pair<Header, ReadReport> read_header(const Device& device) {
   const Bytes head = read_bytes(device, 0, have);
   const bool luks_magic = head.size() > kVersionOffset + 1 &&
                           std::equal(kPrimaryMagic.begin(), kPrimaryMagic.end(), head.begin());
-  if (luks_magic && load_be<std::uint16_t>(head.data() + kVersionOffset) != 2) {
-    // Version 1, or one that decode_luks1 names as unsupported.
+  // Any other version goes the way of LUKS2, whose second copy may know better.
+  if (luks_magic && load_be<std::uint16_t>(head.data() + kVersionOffset) == 1) {
     return {decode_luks1(head, fmt::format("LUKS1 header of '{}'", device.name())),
             ReadReport{.primary = CopyState::kGood,
                        .secondary = CopyState::kAbsent,

@@ -55,6 +55,15 @@ TEST(HeaderFile, SecondaryServesWhenThePrimaryIsGone) {
   }
 }
 
+TEST(HeaderFile, SecondaryServesWhenThePrimaryHasAnUnknownVersion) {
+  const HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  Bytes bytes = contents(file);
+  bytes[7] = std::byte{9};
+  const HeaderFile found = reopen(bytes);
+  EXPECT_EQ(found.report().primary, CopyState::kDamaged);
+  EXPECT_TRUE(opens(found, kFirstPassphrase));
+}
+
 TEST(HeaderFile, ReadingNeverWritesAndACommitMendsBothCopies) {
   HeaderFile file = make_volume(cheap_options(Version::kLuks2));
   const std::uint64_t metadata = file.header().metadata_size_bytes;

@@ -93,13 +93,19 @@ std::unique_ptr<crypto::SectorCipher> area_cipher(const KeyslotArea& area, ByteV
 }
 
 // Why `id` cannot be tried at all, or nothing. Throws kKdfLimit and kUnsafe.
-std::optional<std::string> obstacle(const Header& header, int id, const UnlockOptions& options) {
+std::optional<std::string> obstacle(const HeaderFile& file, int id, const UnlockOptions& options) {
+  const Header& header = file.header();
   const Keyslot& keyslot = header.keyslots.at(id);
   if (keyslot.type != Keyslot::Type::kLuks2) {
     return fmt::format("keyslot {} is of type '{}'", id, printable(keyslot.type_name));
   }
   if (keyslot.kdf.type == Kdf::Type::kUnknown) {
     return fmt::format("keyslot {} has the unknown KDF '{}'", id, printable(keyslot.kdf.type_name));
+  }
+  const std::uint64_t size = material_bytes(keyslot.key_size_bytes, keyslot.af.stripes);
+  const std::uint64_t device_size = file.device()->size_bytes();
+  if (keyslot.area.offset_bytes > device_size || size > device_size - keyslot.area.offset_bytes) {
+    return fmt::format("keyslot {} lies beyond the end of the device", id);
   }
   const std::optional<int> digest = digest_of(header, id);
   if (!digest) return fmt::format("keyslot {} belongs to no usable digest", id);
@@ -204,13 +210,13 @@ struct Candidates {
   std::optional<Error> refused;
 };
 
-Candidates find_candidates(const Header& header, const UnlockOptions& options) {
+Candidates find_candidates(const HeaderFile& file, const UnlockOptions& options) {
   Candidates candidates;
-  for (const auto& [id, keyslot] : header.keyslots) {
+  for (const auto& [id, keyslot] : file.header().keyslots) {
     if (options.keyslot && *options.keyslot != id) continue;
     if (!options.keyslot && keyslot.priority == Priority::kIgnore) continue;
     try {
-      if (auto why = obstacle(header, id, options)) {
+      if (auto why = obstacle(file, id, options)) {
         candidates.obstacles.push_back(std::move(*why));
         continue;
       }
@@ -457,7 +463,7 @@ std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
     throw Error(Code::kNotFound, fmt::format("'{}' has no active keyslot {}", file.device()->name(),
                                              *options.keyslot));
   }
-  const Candidates candidates = find_candidates(file.header(), options);
+  const Candidates candidates = find_candidates(file, options);
   for (const std::vector<int>& ids : candidates.by_priority) {
     if (ids.empty()) continue;
     if (auto found = try_keyslots(file, ids, passphrase, options)) return found;

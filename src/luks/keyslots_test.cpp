@@ -134,6 +134,16 @@ TEST_P(Keyslots, TooDearIsRefusedBeforeAnyWork) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
 }
 
+TEST_P(Keyslots, OneBeyondTheDeviceDoesNotHideTheOthers) {
+  HeaderFile file = make_volume(cheap_options(GetParam()));
+  const Unlocked key = must_unlock(file, kFirstPassphrase);
+  add_keyslot(file, key, as_byte_view(kSecondPassphrase), cheap_keyslot(1));
+  file.device()->resize(file.header().keyslots.at(1).area.offset_bytes + 4096);
+  EXPECT_TRUE(opens(file, kFirstPassphrase));
+  EXPECT_FALSE(opens(file, kSecondPassphrase));
+  EXPECT_EQ(code_of([&] { opens(file, kSecondPassphrase, 1); }), Code::kUnsupported);
+}
+
 TEST_P(Keyslots, CancelStopsUnlocking) {
   HeaderFile file = make_volume(cheap_options(GetParam()));
   CancelToken cancel;
