@@ -47,37 +47,65 @@ std::size_t skip_value(std::string_view text, std::size_t at) {
   return at;
 }
 
+// Watches a text being read. Nothing is built: nlohmann's parser with a callback, which could watch
+// as well, looks through the whole parent after each object, which is quadratic.
+class Watcher : public nlohmann::json_sax<Json> {
+ public:
+  explicit Watcher(std::string_view what) : what_(what) {}
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override {
+    names_.emplace_back();
+    return enter();
+  }
+  bool end_object() override {
+    names_.pop_back();
+    return leave();
+  }
+  bool start_array(std::size_t) override { return enter(); }
+  bool end_array() override { return leave(); }
+  bool key(string_t& name) override {
+    if (names_.back().insert(name).second) return true;
+    throw Error(Code::kDamaged,
+                fmt::format("{}: JSON member '{}' is there twice", what_, printable(name)));
+  }
+  bool parse_error(std::size_t at, const std::string&,
+                   const nlohmann::detail::exception& error) override {
+    // 406: a number beyond the range of a double.
+    throw Error(Code::kDamaged, error.id == 406
+                                    ? fmt::format("{}: JSON holds a number out of range", what_)
+                                    : fmt::format("{}: not valid JSON (at byte {})", what_, at));
+  }
+
+ private:
+  bool enter() {
+    if (++depth_ <= limits::kJsonDepthMax) return true;
+    throw Error(Code::kDamaged,
+                fmt::format("{}: JSON is nested deeper than {}", what_, limits::kJsonDepthMax));
+  }
+  bool leave() {
+    --depth_;
+    return true;
+  }
+
+  std::string_view what_;
+  std::size_t depth_ = 0;
+  std::vector<std::set<std::string>> names_;
+};
+
 }  // namespace
 
 Json parse_json(std::string_view text, std::string_view what) {
   if (!is_utf8(text)) throw Error(Code::kDamaged, fmt::format("{}: not valid UTF-8", what));
-  std::vector<std::set<std::string>> names;
-  const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (static_cast<std::size_t>(depth) > limits::kJsonDepthMax) {
-      throw Error(Code::kDamaged,
-                  fmt::format("{}: JSON is nested deeper than {}", what, limits::kJsonDepthMax));
-    }
-    if (event == Json::parse_event_t::object_start) {
-      names.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
-      names.pop_back();
-    } else if (event == Json::parse_event_t::key) {
-      const auto& name = parsed.get_ref<const std::string&>();
-      if (!names.back().insert(name).second) {
-        throw Error(Code::kDamaged,
-                    fmt::format("{}: JSON member '{}' is there twice", what, printable(name)));
-      }
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text, callback);
-  } catch (const Json::parse_error& error) {
-    throw Error(Code::kDamaged, fmt::format("{}: not valid JSON (at byte {})", what, error.byte));
-  } catch (const Json::exception&) {
-    // A number beyond the range of a double.
-    throw Error(Code::kDamaged, fmt::format("{}: JSON holds a number out of range", what));
-  }
+  Watcher watcher(what);
+  Json::sax_parse(text, &watcher);
+  return Json::parse(text);
 }
 
 std::map<std::string, std::string_view> json_member_texts(std::string_view text) {

@@ -8,7 +8,7 @@
 
 namespace lukskeep::luks {
 
-// Areas start and end at multiples of this (LUKS2 §2.4; LUKS1 §2.4 as cryptsetup lays it out).
+// Areas start and end at multiples of this (LUKS2 §2.3; LUKS1 §2.4 as cryptsetup lays it out).
 inline constexpr std::uint64_t kAreaAlignmentBytes = 4096;
 // Attached payloads start at a multiple of this.
 inline constexpr std::uint64_t kPayloadAlignmentBytes = 1024 * 1024;
