@@ -111,7 +111,7 @@ class ConfigCommand final : public Command {
   }
 
   static std::string to_text(const luks::Header& header) {
-    const auto or_none = [](std::string value) { return value.empty() ? "none" : value; };
+    const auto or_none = [](const std::string& value) { return value.empty() ? "none" : value; };
     std::string text = fmt::format(
         "  label      {}\n  subsystem  {}\n  flags      {}", or_none(printable(header.label)),
         or_none(printable(header.subsystem)), or_none(printable_list(header.config.flags)));

@@ -78,16 +78,21 @@ class EncryptCommand final : public Command {
   void run(const Session& session) override {
     check_paths(session);
     if (!is_pipe(source_path_)) open_source();
-    const std::uint32_t sector_bytes = choose_sector_size(args_, source_bytes_);
+    const std::uint32_t sector_bytes = choose_sector_size(args_, known(source_bytes_));
     const NewVolume volume = prepare_new_volume(session, args_, sector_bytes, path_);
-    if (source_bytes_) {
-      payload_bytes_ = luks::round_up(*source_bytes_, volume.sector_size_bytes());
+    if (source_bytes_ != 0) {
+      payload_bytes_ = luks::round_up(source_bytes_, volume.sector_size_bytes());
     }
     if (!session.dry_run) write(session, volume);
     if (!is_pipe(path_)) report_result(session, volume);
   }
 
  private:
+  static std::optional<std::uint64_t> known(std::uint64_t size_bytes) {
+    if (size_bytes == 0) return {};
+    return size_bytes;
+  }
+
   void check_paths(const Session& session) const {
     if (is_pipe(source_path_)) {
       check_stdin_is_free(args_.key);
@@ -108,7 +113,7 @@ class EncryptCommand final : public Command {
   void open_source() {
     source_ = open_device(source_path_, storage::Access::kRead);
     source_bytes_ = source_->size_bytes();
-    if (*source_bytes_ == 0) {
+    if (source_bytes_ == 0) {
       throw Error(Code::kInvalidArgument,
                   fmt::format("'{}' is empty: there is nothing to encrypt", source_->name()));
     }
@@ -146,7 +151,7 @@ class EncryptCommand final : public Command {
     options.destination_is_zero = copy_.keep_holes() && container.fresh();
     if (source_) {
       pad_last_sector(*plain);
-      storage::copy(*source_, *plain, *source_bytes_, options);
+      storage::copy(*source_, *plain, source_bytes_, options);
       return session.cancel->check();
     }
     source_bytes_ =
@@ -154,16 +159,16 @@ class EncryptCommand final : public Command {
                               volume.sector_size_bytes(), options);
     // The same Ctrl-C may have ended the other side of the pipe: what came is not all.
     session.cancel->check();
-    if (*source_bytes_ == 0) {
+    if (source_bytes_ == 0) {
       throw Error(Code::kInvalidArgument, "standard input is empty: there is nothing to encrypt");
     }
-    payload_bytes_ = luks::round_up(*source_bytes_, volume.sector_size_bytes());
+    payload_bytes_ = luks::round_up(source_bytes_, volume.sector_size_bytes());
   }
 
   // LUKS payloads are whole sectors: what the source lacks is zero.
   void pad_last_sector(Device& plain) const {
-    const std::uint64_t padding = payload_bytes_ - *source_bytes_;
-    if (padding != 0) plain.write_zeroes(*source_bytes_, padding, ZeroMode::kAllocate);
+    const std::uint64_t padding = payload_bytes_ - source_bytes_;
+    if (padding != 0) plain.write_zeroes(source_bytes_, padding, ZeroMode::kAllocate);
   }
 
   void send(const Session& session, const Device& spool) const {
@@ -176,15 +181,18 @@ class EncryptCommand final : public Command {
   void report_result(const Session& session, const NewVolume& volume) const {
     OrderedJson json = new_volume_json(args_, volume, path_, payload_bytes_);
     json["source"] = source_path_;
-    json["source_size"] = source_bytes_ ? OrderedJson(*source_bytes_) : OrderedJson(nullptr);
-    json["padding"] = source_bytes_ ? payload_bytes_ - *source_bytes_ : 0;
+    json["source_size"] = source_bytes_;
+    json["padding"] = payload_bytes_ - source_bytes_;
+    if (source_bytes_ == 0) {
+      for (const char* member : {"payload_size", "source_size", "padding"}) json[member] = nullptr;
+    }
     std::string text =
         fmt::format("{} '{}' into '{}': {}, {}", session.dry_run ? "would encrypt" : "encrypted",
                     printable(source_path_, 256), printable(path_, 256), describe(volume),
-                    source_bytes_ ? human_size(payload_bytes_) : "size not known yet");
-    if (source_bytes_ && payload_bytes_ != *source_bytes_) {
+                    source_bytes_ != 0 ? human_size(payload_bytes_) : "size not known yet");
+    if (payload_bytes_ != source_bytes_) {
       text += fmt::format("; {} zero bytes added to fill the last sector",
-                          payload_bytes_ - *source_bytes_);
+                          payload_bytes_ - source_bytes_);
     }
     report(session, std::move(json), text);
   }
@@ -194,7 +202,8 @@ class EncryptCommand final : public Command {
   NewVolumeArgs args_;
   CopyArgs copy_;
   std::shared_ptr<Device> source_;  // null: standard input
-  std::optional<std::uint64_t> source_bytes_;
+  // Of a pipe: 0 until it has been read to its end. Nothing else is empty.
+  std::uint64_t source_bytes_ = 0;
   std::uint64_t payload_bytes_ = 0;
 };
 

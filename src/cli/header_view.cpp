@@ -182,7 +182,7 @@ std::string field(std::string_view name, std::string_view value) {
 
 std::string header_line(const VolumeView& view) {
   const Header& header = view.header;
-  const std::string size = human_size(luks::header_size_bytes(header));
+  std::string size = human_size(luks::header_size_bytes(header));
   if (header.version == luks::Version::kLuks1) return size;
   return fmt::format("{}: two copies of {}, sequence id {}", size,
                      human_size(header.metadata_size_bytes), header.sequence_id);
@@ -236,9 +236,9 @@ luks::Priority priority_of(std::string_view name) {
 }
 
 std::string printable_list(const std::set<std::string>& names) {
-  std::vector<std::string> safe;
-  for (const std::string& name : names) safe.push_back(printable(name));
-  return fmt::format("{}", fmt::join(safe, ", "));
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + printable(name);
+  return text;
 }
 
 OrderedJson keyslots_json(const Header& header) {

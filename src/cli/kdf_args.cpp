@@ -40,10 +40,11 @@ void check(const KdfArgs& args, const KdfDefaults& defaults, crypto::KdfType typ
   if (args.iter_time_ms == 0U) throw Error(Code::kUsage, "--iter-time must be above 0");
 }
 
-crypto::KdfCost forced_cost(const KdfArgs& args, crypto::KdfType type, const std::string& hash) {
+crypto::KdfCost forced_cost(const KdfArgs& args, std::uint32_t iterations, crypto::KdfType type,
+                            const std::string& hash) {
   crypto::KdfCost cost;
   cost.type = type;
-  cost.iterations = *args.iterations;
+  cost.iterations = iterations;
   if (type == crypto::KdfType::kPbkdf2) {
     cost.hash = hash;
     return cost;
@@ -109,7 +110,7 @@ crypto::KdfCost choose_cost(const Session& session, const KdfArgs& args,
   const crypto::KdfType type = type_of(args, defaults);
   check(args, defaults, type);
   const std::string hash = args.hash.value_or(defaults.hash);
-  if (args.iterations) return forced_cost(args, type, hash);
+  if (args.iterations) return forced_cost(args, *args.iterations, type, hash);
   return crypto::calibrate(
       {.type = type,
        .hash = hash,

@@ -50,6 +50,8 @@ luks::CreateOptions create_options(const Session& session, const NewVolumeArgs& 
   options.uuid = args.uuid;
   options.label = args.label;
   options.subsystem = args.subsystem;
+  // Forced costs are forced for the digest too: nothing is measured then.
+  if (args.kdf.iterations) options.digest_iterations = 1000;
   options.allow_insecure = args.allow_insecure;
   options.cancel = session.cancel;
   return options;

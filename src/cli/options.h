@@ -14,10 +14,10 @@ namespace lukskeep::cli {
 
 // What an option is called and says of itself.
 struct OptionText {
-  std::string_view name;     // "--size", or of a positional "VOLUME"
-  std::string_view value{};  // "SIZE"; empty for a flag
-  std::string_view help{};
-  std::vector<std::string_view> choices{};  // the only values allowed; empty: any
+  std::string_view name;   // "--size", or of a positional "VOLUME"
+  std::string_view value;  // "SIZE"; empty for a flag
+  std::string_view help;
+  std::vector<std::string_view> choices;  // the only values allowed; empty: any
 };
 
 class Options {

@@ -5,7 +5,7 @@
 namespace lukskeep::cli {
 namespace {
 
-constexpr std::uint64_t kMiB = 1024 * 1024;
+constexpr std::uint64_t kMiB = 1 << 20;
 
 TEST(ProgressLine, ShowsPartRateAndTimeLeft) {
   const ProgressEvent event{

@@ -77,13 +77,14 @@ void print_error(const Error& error, bool json) {
 
 void confirm(const Session& session, std::string_view question, const Error& refusal) {
   if (session.yes) return;
-  if (session.dry_run)
+  if (session.dry_run) {
     return warn(fmt::format("{}: this would have to be confirmed", refusal.message()));
+  }
   std::optional<Terminal> terminal = Terminal::open();
   if (!terminal) throw Error(refusal.code(), refusal.message(), "add --yes to do it nevertheless");
   const std::string answer =
       terminal->ask(fmt::format("{}\nType YES to go on: ", question), *session.cancel);
-  if (answer != "YES") throw refusal;
+  if (answer != "YES") throw Error(refusal);
 }
 
 keys::Prompter terminal_prompter(const Session& session) {

@@ -19,18 +19,16 @@ namespace {
 constexpr int kPromptAttempts = 3;
 
 // Device names are fit for messages as they are.
-Error wrong_key(const std::string& volume, const keys::KeySource& source,
-                const luks::UnlockOptions& options) {
+std::string wrong_key(const std::string& volume, const keys::KeySource& source,
+                      const luks::UnlockOptions& options) {
   if (source.kind == keys::KeySource::Kind::kVolumeKey) {
-    return Error(Code::kWrongPassphrase, fmt::format("this is not a volume key of '{}'", volume));
+    return fmt::format("this is not a volume key of '{}'", volume);
   }
   if (options.keyslot) {
-    return Error(Code::kWrongPassphrase, fmt::format("keyslot {} of '{}' does not open with this "
-                                                     "passphrase",
-                                                     *options.keyslot, volume));
+    return fmt::format("keyslot {} of '{}' does not open with this passphrase", *options.keyslot,
+                       volume);
   }
-  return Error(Code::kWrongPassphrase,
-               fmt::format("no keyslot of '{}' opens with this passphrase", volume));
+  return fmt::format("no keyslot of '{}' opens with this passphrase", volume);
 }
 
 std::optional<luks::Unlocked> try_key(const luks::HeaderFile& file, const keys::KeySource& source,
@@ -129,9 +127,10 @@ OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
       if (source.kind == keys::KeySource::Kind::kVolumeKey) key = {};
       return {.unlocked = std::move(*unlocked), .passphrase = std::move(key)};
     }
-    const Error error = wrong_key(volume, source, options);
-    if (!prompt || attempt == kPromptAttempts) throw error;
-    warn(error.message());
+    if (!prompt || attempt == kPromptAttempts) {
+      throw Error(Code::kWrongPassphrase, wrong_key(volume, source, options));
+    }
+    warn(wrong_key(volume, source, options));
   }
 }
 

@@ -18,7 +18,7 @@ namespace lukskeep::crypto {
 // Room for the round keys of AES-256 in both directions; those of decryption are made for the
 // equivalent inverse cipher (FIPS 197 section 5.3.5). Round keys are secrets: lives in KeyMemory.
 struct AesSchedule {
-  static constexpr std::size_t kBytes = 15 * 16;
+  static constexpr std::size_t kBytes = std::size_t{15} * 16;
   alignas(64) std::byte encrypt[kBytes];
   alignas(64) std::byte decrypt[kBytes];
   std::uint32_t rounds;  // 10, 12 or 14

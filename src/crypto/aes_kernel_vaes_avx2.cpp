@@ -41,6 +41,7 @@ AES_INLINE Vec reduction() { return _mm256_set_epi64x(0, 0x87, 0, 0x87); }
 
 // Lane j times x^counts[j], of which the low half has the count (below 64) in both words.
 AES_INLINE Vec times_x_to(Vec t, Vec counts) {
+  // NOLINTNEXTLINE(portability-simd-intrinsics): this file is for one instruction set
   const Vec fallen_out = _mm256_srlv_epi64(t, _mm256_sub_epi64(_mm256_set1_epi64x(64), counts));
   const Vec into_high = _mm256_bslli_epi128(fallen_out, 8);
   const Vec comes_back = _mm256_clmulepi64_epi128(fallen_out, reduction(), 0x01);

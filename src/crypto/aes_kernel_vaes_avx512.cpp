@@ -47,6 +47,7 @@ AES_INLINE Vec reduction() { return _mm512_set_epi64(0, 0x87, 0, 0x87, 0, 0x87, 
 
 // Lane j times x^counts[j], of which both words of the lane have the count (below 64).
 AES_INLINE Vec times_x_to(Vec t, Vec counts) {
+  // NOLINTNEXTLINE(portability-simd-intrinsics): this file is for one instruction set
   const Vec fallen_out = _mm512_srlv_epi64(t, _mm512_sub_epi64(_mm512_set1_epi64(64), counts));
   const Vec into_high = _mm512_bslli_epi128(fallen_out, 8);
   const Vec comes_back = _mm512_clmulepi64_epi128(fallen_out, reduction(), 0x01);

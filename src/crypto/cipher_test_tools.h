@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -16,7 +19,9 @@ inline Bytes hex(std::string_view text) {
   for (const char c : text) {
     if (c != ' ') digits += c;
   }
-  return from_hex(digits).value();
+  const std::optional<Bytes> bytes = from_hex(digits);
+  if (!bytes) throw std::invalid_argument("not hex: " + digits);
+  return *bytes;
 }
 
 // Bytes that look random and are the same in every run.

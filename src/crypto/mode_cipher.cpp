@@ -12,6 +12,7 @@
 
 #include "crypto/aes_kernel.h"
 #include "crypto/key_memory.h"
+#include "crypto/openssl_mode_cipher.h"
 #include "crypto/word_bytes.h"
 #include "crypto/xor_bytes.h"
 
@@ -122,7 +123,7 @@ class CtrCipher final : public ModeCipher {
     const std::size_t block = block_bytes();
     const bool wide = block == kBlock;
     std::uint64_t high = wide ? load_be<std::uint64_t>(iv) : 0;
-    std::uint64_t low = load_be<std::uint64_t>(iv + block - sizeof(low));
+    auto low = load_be<std::uint64_t>(iv + block - sizeof(std::uint64_t));
     for (std::size_t at = 0; at < size_bytes; at += block) {
       if (wide) put_be64(out + at, high);
       put_be64(out + at + block - sizeof(low), low);
@@ -262,13 +263,9 @@ class LrwCipher final : public TweakedCipher {
   KeyMemory steps_;   // K2 * (x^i + … + x + 1)
 };
 
-}  // namespace
-
-std::unique_ptr<ModeCipher> make_mode_cipher(const CipherSpec& spec, ByteView key,
-                                             const AesKernel& kernel) {
-  if (spec.cipher == BlockCipher::kAes) {
-    if (auto cipher = make_aes_mode_cipher(kernel, spec.mode, key)) return cipher;
-  }
+// By batches of blocks, which every cipher can.
+std::unique_ptr<ModeCipher> make_batch_cipher(const CipherSpec& spec, ByteView key,
+                                              const AesKernel& kernel) {
   const auto block_key = [&](ByteView part) { return make_block_key(spec.cipher, part, kernel); };
   switch (spec.mode) {
     case CipherMode::kXts:
@@ -285,6 +282,17 @@ std::unique_ptr<ModeCipher> make_mode_cipher(const CipherSpec& spec, ByteView ke
       return std::make_unique<EcbCipher>(block_key(key));
   }
   throw Error(Code::kInternal, "a cipher mode is missing");
+}
+
+}  // namespace
+
+std::unique_ptr<ModeCipher> make_mode_cipher(const CipherSpec& spec, ByteView key,
+                                             const AesKernel& kernel) {
+  if (spec.cipher != BlockCipher::kAes) return make_batch_cipher(spec, key, kernel);
+  if (auto cipher = make_aes_mode_cipher(kernel, spec.mode, key)) return cipher;
+  auto batch = make_batch_cipher(spec, key, kernel);
+  return kernel.functions != nullptr ? std::move(batch)
+                                     : add_openssl_modes(spec.mode, key, std::move(batch));
 }
 
 }  // namespace lukskeep::crypto

@@ -1,10 +1,15 @@
-// Owning handles of OpenSSL's cipher objects.
+// OpenSSL's cipher objects: owning handles, calls that throw, contexts for many threads.
 #pragma once
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include <openssl/evp.h>
+
+#include "base/bytes.h"
+#include "crypto/context_pool.h"
+#include "crypto/key_memory.h"
 
 namespace lukskeep::crypto {
 
@@ -15,9 +20,37 @@ struct EvpFree {
 using EvpCipher = std::unique_ptr<EVP_CIPHER, EvpFree>;
 using EvpContext = std::unique_ptr<EVP_CIPHER_CTX, EvpFree>;
 
-inline const unsigned char* evp_in(const std::byte* p) noexcept {
-  return reinterpret_cast<const unsigned char*>(p);
-}
-inline unsigned char* evp_out(std::byte* p) noexcept { return reinterpret_cast<unsigned char*>(p); }
+// Null if this OpenSSL lacks the cipher or it takes keys of another size.
+EvpCipher fetch_evp_cipher(const std::string& name, std::size_t key_bytes);
+
+// Without padding. Throws Error{kInternal} if OpenSSL does not take the key.
+EvpContext make_evp_context(const EVP_CIPHER& cipher, ByteView key, bool encrypting);
+
+// `iv` has the size that the cipher wants. Both throw Error{kInternal} if OpenSSL fails.
+void set_evp_iv(EVP_CIPHER_CTX& context, const std::byte* iv);
+// In place; a whole number of blocks.
+void apply_evp(EVP_CIPHER_CTX& context, MutableBytes data);
+
+// Contexts of one key in both directions.
+class EvpContexts {
+ public:
+  struct Pair {
+    EvpContext encrypt;
+    EvpContext decrypt;
+  };
+
+  EvpContexts(EvpCipher cipher, ByteView key);
+
+  // Thread-safe.
+  ContextPool<Pair>::Lease lease() const { return pool_.lease(); }
+  const EVP_CIPHER* cipher() const noexcept { return cipher_.get(); }
+
+ private:
+  std::unique_ptr<Pair> make() const;
+
+  EvpCipher cipher_;
+  KeyMemory key_;
+  mutable ContextPool<Pair> pool_;
+};
 
 }  // namespace lukskeep::crypto

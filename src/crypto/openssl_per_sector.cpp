@@ -19,23 +19,9 @@ constexpr std::size_t kBlock = 16;
 using Block = std::array<std::byte, kBlock>;
 
 EvpContext make_context(const std::string& name, ByteView key, bool encrypting) {
-  const EvpCipher cipher(EVP_CIPHER_fetch(nullptr, name.c_str(), nullptr));
-  EvpContext context(EVP_CIPHER_CTX_new());
-  if (!cipher || !context ||
-      EVP_CipherInit_ex2(context.get(), cipher.get(), evp_in(key.data()), nullptr,
-                         encrypting ? 1 : 0, nullptr) != 1) {
-    throw Error(Code::kUnsupported, fmt::format("this OpenSSL cannot make '{}'", name));
-  }
-  EVP_CIPHER_CTX_set_padding(context.get(), 0);
-  return context;
-}
-
-void update(EVP_CIPHER_CTX* context, MutableBytes data) {
-  int written = 0;
-  if (EVP_CipherUpdate(context, evp_out(data.data()), &written, evp_in(data.data()),
-                       static_cast<int>(data.size())) != 1) {
-    throw Error(Code::kInternal, "OpenSSL failed to apply a cipher");
-  }
+  const EvpCipher cipher = fetch_evp_cipher(name, key.size());
+  if (!cipher) throw Error(Code::kUnsupported, fmt::format("this OpenSSL has no '{}'", name));
+  return make_evp_context(*cipher, key, encrypting);
 }
 
 EvpContext make_essiv(const CipherSpec& spec, ByteView key) {
@@ -57,25 +43,23 @@ class OpensslPerSector final : public SectorCipher {
         essiv_(make_essiv(spec, key)) {}
 
   void encrypt(std::uint64_t first_iv_sector, MutableBytes data) const override {
-    apply(encrypt_.get(), first_iv_sector, data);
+    apply(*encrypt_, first_iv_sector, data);
   }
   void decrypt(std::uint64_t first_iv_sector, MutableBytes data) const override {
-    apply(decrypt_.get(), first_iv_sector, data);
+    apply(*decrypt_, first_iv_sector, data);
   }
   std::string_view kernel() const noexcept override { return "openssl-per-sector"; }
 
  private:
-  void apply(EVP_CIPHER_CTX* context, std::uint64_t iv_sector, MutableBytes data) const {
+  void apply(EVP_CIPHER_CTX& context, std::uint64_t iv_sector, MutableBytes data) const {
     const std::size_t sector = sector_size_bytes();
     assert(data.size() % sector == 0);
     for (std::size_t at = 0; at < data.size(); at += sector, iv_sector += sector / 512) {
       Block iv{};
       store_le(iv.data(), iv_sector);
-      if (essiv_) update(essiv_.get(), iv);
-      if (EVP_CipherInit_ex2(context, nullptr, nullptr, evp_in(iv.data()), -1, nullptr) != 1) {
-        throw Error(Code::kInternal, "OpenSSL does not take an IV");
-      }
-      update(context, data.subspan(at, sector));
+      if (essiv_) apply_evp(*essiv_, iv);
+      set_evp_iv(context, iv.data());
+      apply_evp(context, data.subspan(at, sector));
     }
   }
 

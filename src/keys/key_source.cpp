@@ -99,7 +99,7 @@ void parse_file_options(std::string_view options, std::string_view uri, KeySourc
     if (name == "offset") {
       source.offset_bytes = *number;
     } else {
-      source.size_bytes = *number;
+      source.size_bytes = number;
     }
   }
 }
@@ -150,7 +150,7 @@ class Input {
 
   bool seek_forward(std::uint64_t offset_bytes) const {
     struct stat status{};
-    if (fstat(fd_, &status) != 0 || !(S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))) {
+    if (fstat(fd_, &status) != 0 || (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))) {
       return false;
     }
     return std::in_range<off_t>(offset_bytes) &&
@@ -213,14 +213,14 @@ SecretBytes read_up_to(const Input& input, std::size_t size_max, const CancelTok
 }
 
 SecretBytes read_input(const KeySource& source, const CancelToken* cancel) {
-  if (source.size_bytes > limits::kPassphraseBytesMax) {
+  const std::uint64_t size_max = source.size_bytes.value_or(limits::kPassphraseBytesMax + 1);
+  if (source.size_bytes && size_max > limits::kPassphraseBytesMax) {
     throw Error(Code::kInvalidArgument,
-                fmt::format("a key of {} bytes is too large: at most {} are allowed",
-                            *source.size_bytes, limits::kPassphraseBytesMax));
+                fmt::format("a key of {} bytes is too large: at most {} are allowed", size_max,
+                            limits::kPassphraseBytesMax));
   }
   const Input input(source);
   skip(input, source.offset_bytes, cancel);
-  const std::size_t size_max = source.size_bytes.value_or(limits::kPassphraseBytesMax + 1);
   SecretBytes key = read_up_to(input, size_max, cancel);
   if (source.size_bytes && key.size() < *source.size_bytes) {
     throw Error(Code::kInvalidArgument, fmt::format("key in {} has {} bytes, {} are wanted",

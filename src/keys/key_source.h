@@ -24,10 +24,10 @@ namespace lukskeep::keys {
 struct KeySource {
   enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey };
   Kind kind = Kind::kPrompt;
-  std::string path = {};
+  std::string path;
   int fd = -1;
   std::uint64_t offset_bytes = 0;
-  std::optional<std::uint64_t> size_bytes = {};
+  std::optional<std::uint64_t> size_bytes;
 
   bool operator==(const KeySource&) const = default;
 };
@@ -39,8 +39,8 @@ KeySource parse_key_source(std::string_view uri);
 std::string to_string(const KeySource& source);
 
 struct PromptRequest {
-  std::string text = {};  // e.g. "passphrase for 'disk.luks'"
-  bool confirm = false;   // a new passphrase: ask twice and compare
+  std::string text;      // e.g. "passphrase for 'disk.luks'"
+  bool confirm = false;  // a new passphrase: ask twice and compare
 };
 // Supplied by the program that has a terminal. Throws Error{kInterrupted, kUsage}.
 using Prompter = std::function<SecretBytes(const PromptRequest&)>;

@@ -49,6 +49,26 @@ def test_in_the_kdf_of_a_new_keyslot(luks2):
     assert (luks2 / "v2").read_bytes() == before
 
 
+def test_a_second_signal_ends_it_at_once(place):
+    """Argon2 cannot be stopped in the middle; whoever insists need not wait."""
+    before = sorted(os.listdir(place))
+    process = start("create", "v", "--size", "1M", *KEY, "--pbkdf", "argon2id",
+                    "--pbkdf-iterations", "10000", "--pbkdf-memory", "64M", "--pbkdf-parallel",
+                    "1", cwd=place)
+    wait_for_cpu(process)
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: signal_was_handled(process, signal.SIGINT), "the first signal")
+    status, _, _ = interrupt(process)
+    assert status == 130
+    assert sorted(os.listdir(place)) == before
+
+
+def signal_was_handled(process, number):
+    with open(f"/proc/{process.pid}/status") as file:
+        pending = [int(line.split()[1], 16) for line in file if line.startswith(("ShdPnd", "SigPnd"))]
+    return not any(mask >> (number - 1) & 1 for mask in pending)
+
+
 def test_while_measuring(place):
     process = start("create", "v", "--size", "1M", *KEY, "--pbkdf", "pbkdf2", "--iter-time",
                     "4000000", cwd=place)
