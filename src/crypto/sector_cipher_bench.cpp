@@ -17,9 +17,17 @@ Bytes bench_key(std::uint32_t size_bytes) {
   return key;
 }
 
-void run(benchmark::State& state, const SectorCipher& cipher, std::size_t request_bytes,
-         bool encrypts) {
-  Bytes data(request_bytes);
+// The ciphers measured, until the end of the program.
+std::vector<std::unique_ptr<SectorCipher>>& ciphers() {
+  static std::vector<std::unique_ptr<SectorCipher>> all;
+  return all;
+}
+
+// Arguments: which cipher, bytes of a request, whether it encrypts.
+void run(benchmark::State& state) {
+  const SectorCipher& cipher = *ciphers().at(static_cast<std::size_t>(state.range(0)));
+  Bytes data(static_cast<std::size_t>(state.range(1)));
+  const bool encrypts = state.range(2) != 0;
   std::uint64_t sector = 0;
   while (state.KeepRunning()) {
     if (encrypts) {
@@ -27,42 +35,49 @@ void run(benchmark::State& state, const SectorCipher& cipher, std::size_t reques
     } else {
       cipher.decrypt(sector, data);
     }
-    benchmark::DoNotOptimize(data.data());
-    sector += request_bytes / 512;
+    sector += data.size() / 512;
   }
-  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(request_bytes));
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(data.size()));
 }
 
-void add(const std::string& name, const std::shared_ptr<SectorCipher>& cipher) {
-  for (const std::size_t request : {std::size_t{4096}, std::size_t{65536}, std::size_t{1048576}}) {
-    for (const bool encrypts : {true, false}) {
-      const std::string full = fmt::format("{}/{}/{}/{}", name, cipher->kernel(),
-                                           encrypts ? "encrypt" : "decrypt", request);
-      benchmark::RegisterBenchmark(
-          full.c_str(), [=](benchmark::State& state) { run(state, *cipher, request, encrypts); });
-    }
-  }
+void add(std::vector<std::string>& names, const std::string& name,
+         std::unique_ptr<SectorCipher> cipher) {
+  names.push_back(fmt::format("{}/{}", name, cipher->kernel()));
+  ciphers().push_back(std::move(cipher));
 }
 
-void add_aes(const char* spec_text, std::uint32_t key_bytes) {
+void add_aes(std::vector<std::string>& names, const char* spec_text, std::uint32_t key_bytes) {
   const CipherSpec spec = parse_cipher_spec(spec_text);
   const Bytes key = bench_key(key_bytes);
   for (const std::uint32_t sector : {512U, 4096U}) {
     const std::string name = fmt::format("{}/{}/{}", spec_text, key_bytes * 8, sector);
-    add(name, make_openssl_per_sector(spec, key, sector));
+    add(names, name, make_openssl_per_sector(spec, key, sector));
     for (const AesKernel& kernel : aes_kernels()) {
       if (!cpu_features().has_all(kernel.needed)) continue;
-      add(name, make_sector_cipher_on(kernel, spec, key, sector));
+      add(names, name, make_sector_cipher_on(kernel, spec, key, sector));
     }
   }
 }
 
-[[maybe_unused]] const bool kRegistered = [] {
-  add_aes("aes-xts-plain64", 64);
-  add_aes("aes-cbc-essiv:sha256", 32);
+// Makes the ciphers; their names, in the same order.
+std::vector<std::string> make_ciphers() {
+  std::vector<std::string> names;
+  add_aes(names, "aes-xts-plain64", 64);
+  add_aes(names, "aes-cbc-essiv:sha256", 32);
   for (const char* text : {"serpent-xts-plain64", "twofish-xts-plain64", "camellia-xts-plain64"}) {
-    add(fmt::format("{}/512/512", text),
+    add(names, fmt::format("{}/512/512", text),
         make_sector_cipher(parse_cipher_spec(text), bench_key(64), 512));
+  }
+  return names;
+}
+
+[[maybe_unused]] const bool kRegistered = [] {
+  std::int64_t number = 0;
+  for (const std::string& name : make_ciphers()) {
+    benchmark::RegisterBenchmark(name.c_str(), run)
+        ->ArgsProduct({{number++}, {4096, 65536, 1048576}, {0, 1}})
+        ->ArgNames({"cipher", "request", "encrypt"})
+        ->Unit(benchmark::kMicrosecond);
   }
   return true;
 }();
