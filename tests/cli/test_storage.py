@@ -116,11 +116,14 @@ def test_a_volume_that_may_only_be_read(forbidden, as_nobody, words):
 
 
 def test_a_folder_that_may_not_be_written(forbidden, as_nobody):
-    os.chmod(forbidden, 0o755)
     before = sorted(os.listdir(forbidden))
-    for words in (["create", "new", "--size", "64K", *NEW], ["decrypt", "r", "new", *KEY],
-                  ["header", "backup", "r", "new"]):
-        fails(2, *words, cwd=forbidden, wrap=as_nobody)
+    os.chmod(forbidden, 0o555)
+    try:
+        for words in (["create", "new", "--size", "64K", *NEW], ["decrypt", "r", "new", *KEY],
+                      ["header", "backup", "r", "new"]):
+            fails(2, *words, cwd=forbidden, wrap=as_nobody)
+    finally:
+        os.chmod(forbidden, 0o777)
     assert sorted(os.listdir(forbidden)) == before
 
 
