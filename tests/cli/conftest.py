@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +12,11 @@ from cli_tools import ARGON2, PBKDF2, ok
 
 
 def pytest_sessionstart(session):
+    # A shell starts what runs in the background, and nohup all it runs, with signals ignored, and
+    # the programs tested would inherit that.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if not Path(cli_tools.PROGRAM).exists():
         pytest.exit(f"{cli_tools.PROGRAM} is not built; set LUKSKEEP to the program to test", 2)
 
