@@ -9,10 +9,10 @@ _lukskeep_options() {
       options='--header --json --quiet --help'
       ;;
     'encrypt')
-      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --progress --dry-run --yes --json --quiet --help'
+      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
       ;;
     'decrypt')
-      options='--header --key --kdf-limit --allow-insecure --holes --limit-rate --progress --dry-run --yes --json --quiet --help'
+      options='--header --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
       ;;
     'key list')
       options='--header --json --quiet --help'

@@ -33,5 +33,7 @@ inline constexpr std::uint32_t kOpenSecondsDefault = 300;
 // The copy engine.
 inline constexpr std::size_t kCopyChunkBytes = 1 * kMiB;
 inline constexpr std::size_t kCopyMemoryBytesMax = 32 * kMiB;
+// Requests in flight, if there are fewer cores: storage is slow to answer, not only to compute for.
+inline constexpr unsigned kCopyThreadsMin = 4;
 
 }  // namespace lukskeep::limits

@@ -70,7 +70,8 @@ class DecryptCommand final : public Command {
   // A header may be anywhere and keyslots are read out of order: what comes from a pipe is put into
   // a file first, still encrypted.
   std::shared_ptr<Device> open_payload(const Session& session) {
-    if (!is_pipe(volume_.volume)) return open_device(volume_.volume, storage::Access::kRead);
+    if (!is_pipe(volume_.volume))
+      return open_device(volume_.volume, storage::Access::kRead, copy_.direct);
     auto spool = std::make_shared<Target>(make_spool(0));
     ProgressDisplay display(copy_.progress, session);
     storage::CopyOptions options = copy_.copy_options(session, "receive");
@@ -103,7 +104,7 @@ class DecryptCommand final : public Command {
       storage::copy_to_fd(plain, STDOUT_FILENO, plain.size_bytes(), options);
       return;
     }
-    Target target(path_, plain.size_bytes());
+    Target target(path_, plain.size_bytes(), copy_.direct);
     options.destination_is_zero = target.fresh();
     storage::copy(plain, *target.device(), plain.size_bytes(), options);
     session.cancel->check();

@@ -111,7 +111,7 @@ class EncryptCommand final : public Command {
   }
 
   void open_source() {
-    source_ = open_device(source_path_, storage::Access::kRead);
+    source_ = open_device(source_path_, storage::Access::kRead, copy_.direct);
     source_bytes_ = source_->size_bytes();
     if (source_bytes_ == 0) {
       throw Error(Code::kInvalidArgument,
@@ -122,7 +122,7 @@ class EncryptCommand final : public Command {
   void write(const Session& session, const NewVolume& volume) {
     const std::uint64_t container_bytes = volume.payload_offset_bytes() + payload_bytes_;
     Target container =
-        is_pipe(path_) ? make_spool(container_bytes) : Target(path_, container_bytes);
+        is_pipe(path_) ? make_spool(container_bytes) : Target(path_, container_bytes, copy_.direct);
     std::optional<Target> detached;
     if (!args_.header.empty()) detached.emplace(args_.header, volume.header_bytes());
     HeaderWriter header(session, volume, detached ? *detached : container);

@@ -19,6 +19,9 @@ void CopyArgs::declare(Options& options) {
   options.add_size(
       {.name = "--limit-rate", .value = "SIZE", .help = "copy no more than SIZE a second"},
       rate_limit_bytes);
+  options.flag({.name = "--direct",
+                .help = "read and write past the page cache (O_DIRECT) where that is possible"},
+               direct);
   progress.declare(options);
 }
 

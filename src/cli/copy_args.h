@@ -18,9 +18,10 @@ namespace lukskeep::cli {
 // A path that means standard input or output.
 inline bool is_pipe(const std::string& path) { return path == "-"; }
 
-// --holes, --limit-rate, --progress.
+// --holes, --limit-rate, --direct, --progress.
 struct CopyArgs {
   std::string holes = "fill";
+  bool direct = false;
   std::optional<std::uint64_t> rate_limit_bytes;
   ProgressArgs progress;
 

@@ -103,14 +103,15 @@ void confirm_overwrite(const Session& session, const std::string& path) {
           Error(Code::kExists, fmt::format("{} holds data", quoted(path))));
 }
 
-Target::Target(const std::string& path, std::uint64_t size_bytes) {
+Target::Target(const std::string& path, std::uint64_t size_bytes, bool direct) {
   const PathKind kind = kind_of(path);
   if (kind != PathKind::kBlockDevice) {
     *this =
         Target(std::make_unique<storage::PendingFile>(path, size_bytes, kind == PathKind::kFile));
+    if (direct) pending_->use_direct_io();
     return;
   }
-  device_ = storage::open_file(path, {.access = storage::Access::kReadWrite});
+  device_ = storage::open_file(path, {.access = storage::Access::kReadWrite, .direct = direct});
   if (device_->size_bytes() < size_bytes) {
     throw Error(Code::kTooSmall, fmt::format("{} has {} bytes, {} are needed", quoted(path),
                                              device_->size_bytes(), size_bytes));

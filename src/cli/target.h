@@ -31,8 +31,8 @@ void confirm_overwrite(const Session& session, const std::string& path);
 class Target {
  public:
   // The caller has settled with confirm_overwrite. A file gets `size_bytes`; a block device must
-  // have as many (kTooSmall).
-  Target(const std::string& path, std::uint64_t size_bytes);
+  // have as many (kTooSmall). `direct`: past the page cache, as storage::FileOptions.
+  Target(const std::string& path, std::uint64_t size_bytes, bool direct = false);
 
   const std::shared_ptr<Device>& device() const noexcept { return device_; }
   // Reads as zeroes until it is written.

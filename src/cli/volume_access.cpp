@@ -87,7 +87,7 @@ void warn_if_insecure(bool allow_insecure) {
       "without any passphrase");
 }
 
-std::shared_ptr<Device> open_device(const std::string& path, storage::Access access) {
+std::shared_ptr<Device> open_device(const std::string& path, storage::Access access, bool direct) {
   constexpr std::array<std::string_view, 4> schemes = {"nbd:", "nbd+unix:", "rbd:", "qcow2:"};
   for (const std::string_view scheme : schemes) {
     if (path.starts_with(scheme)) {
@@ -97,7 +97,7 @@ std::shared_ptr<Device> open_device(const std::string& path, storage::Access acc
           fmt::format("a file of that name is './{}'", printable(path, 256)));
     }
   }
-  return storage::open_file(path, {.access = access});
+  return storage::open_file(path, {.access = access, .direct = direct});
 }
 
 luks::HeaderFile open_header(const VolumeArgs& args) {

@@ -46,7 +46,8 @@ void warn_if_insecure(bool allow_insecure);
 
 // A volume or header by path. Throws what storage::open_file throws, and Error{kUnsupported} for
 // the URIs (nbd:, rbd:, qcow2:) that this build cannot open.
-std::shared_ptr<Device> open_device(const std::string& path, storage::Access access);
+std::shared_ptr<Device> open_device(const std::string& path, storage::Access access,
+                                    bool direct = false);
 
 luks::HeaderFile open_header(const VolumeArgs& args);
 

@@ -21,7 +21,7 @@ enum class Holes : std::uint8_t {
 struct CopyOptions {
   std::string_view phase = "copy";  // for progress
   Holes holes = Holes::kFill;
-  unsigned threads = 0;  // 0: hardware_threads()
+  unsigned threads = 0;  // 0: hardware_threads(), at least limits::kCopyThreadsMin
   std::size_t chunk_bytes = limits::kCopyChunkBytes;
   // The destination is known to read as zeroes: with kKeep nothing is written for holes.
   bool destination_is_zero = false;

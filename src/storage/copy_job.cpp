@@ -33,7 +33,9 @@ std::size_t choose_chunk_bytes(const CopyOptions& options) {
 
 unsigned choose_threads(const CopyOptions& options, std::size_t chunk_bytes,
                         std::optional<std::uint64_t> total_bytes) {
-  std::uint64_t threads = options.threads != 0 ? options.threads : hardware_threads();
+  std::uint64_t threads = options.threads != 0
+                              ? options.threads
+                              : std::max(hardware_threads(), limits::kCopyThreadsMin);
   // With a pipe one thread at a time is busy with the pipe: the others must not wait for it.
   if (!total_bytes) threads = std::max<std::uint64_t>(threads, 2);
   threads = std::min<std::uint64_t>(threads, limits::kCopyMemoryBytesMax / chunk_bytes);

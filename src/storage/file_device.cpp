@@ -42,6 +42,9 @@ bool means_no_locks_here(int error) {
   return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == ENOLCK;
 }
 
+// What O_DIRECT asks of offsets, lengths and addresses: at most the largest logical block in use.
+constexpr std::uint64_t kDirectAlignment = 4096;
+
 bool means_cannot_zero(int error) {
   return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == ENODEV ||
          error == ENOTTY;
@@ -111,10 +114,31 @@ void FileDevice::lock() {
   throw_errno(errno, fmt::format("cannot lock '{}'", name_));
 }
 
+// A description of its own, so that the requests which cannot be direct have one that is not. A
+// file system that knows no O_DIRECT refuses to open it: then all goes through the page cache.
+void FileDevice::use_direct_io() {
+  direct_fd_ = open_retrying(AT_FDCWD, fmt::format("/proc/self/fd/{}", fd_.get()),
+                             (writable_ ? O_RDWR : O_RDONLY) | O_DIRECT);
+}
+
+template <typename Byte, typename Call>
+ssize_t FileDevice::transfer(const Call& call, Byte* data, std::size_t length,
+                             std::uint64_t offset) const {
+  const std::size_t whole = length - length % kDirectAlignment;
+  const bool aligned = offset % kDirectAlignment == 0 && whole != 0 &&
+                       reinterpret_cast<std::uintptr_t>(data) % kDirectAlignment == 0;
+  if (direct_fd_.valid() && aligned) {
+    const ssize_t done = call(direct_fd_.get(), data, whole, static_cast<off_t>(offset));
+    // Some storage asks for more alignment than that.
+    if (done >= 0 || errno != EINVAL) return done;
+  }
+  return call(fd_.get(), data, length, static_cast<off_t>(offset));
+}
+
 void FileDevice::read(std::uint64_t offset_bytes, MutableBytes out) const {
   check_range(*this, "read", {offset_bytes, out.size()});
   while (!out.empty()) {
-    const ssize_t got = pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset_bytes));
+    const ssize_t got = transfer(pread, out.data(), out.size(), offset_bytes);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw_errno(errno, failed_request(*this, "read", {offset_bytes, out.size()}));
     if (got == 0) {
@@ -130,8 +154,7 @@ void FileDevice::read(std::uint64_t offset_bytes, MutableBytes out) const {
 void FileDevice::write(std::uint64_t offset_bytes, ByteView data) {
   check_change(*this, "write", {offset_bytes, data.size()});
   while (!data.empty()) {
-    const ssize_t put =
-        pwrite(fd_.get(), data.data(), data.size(), static_cast<off_t>(offset_bytes));
+    const ssize_t put = transfer(pwrite, data.data(), data.size(), offset_bytes);
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) {
       throw_errno(put < 0 ? errno : ENOSPC,
@@ -253,6 +276,7 @@ std::unique_ptr<Device> open_file(const std::string& path, const FileOptions& op
   }
   auto device = std::make_unique<FileDevice>(std::move(fd), path, options.access);
   if (options.lock && !device->is_block_device()) device->lock();
+  if (options.direct) device->use_direct_io();
   return device;
 }
 

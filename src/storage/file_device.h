@@ -16,6 +16,9 @@ struct FileOptions {
   // kReadWrite only: take an exclusive lock (open file description lock on regular files, O_EXCL
   // on block devices) and throw kBusy if somebody else holds one. Readers take a shared one.
   bool lock = true;
+  // Past the page cache (O_DIRECT) where the file system can and for the part of a request that is
+  // aligned to 4096 bytes in the file and in memory; the rest goes the usual way.
+  bool direct = false;
 };
 
 // Opens `path`, which must be a regular file or a block device. Throws Error: kNotFound,
@@ -37,6 +40,8 @@ class PendingFile {
   PendingFile& operator=(const PendingFile&) = delete;
 
   Device& device() noexcept;
+  // As FileOptions::direct. Before the device is used.
+  void use_direct_io();
   // Flushes, links under the final name, flushes the directory. Throws kExists if something
   // appeared there in the meantime and `replace` is not set. A symbolic link is not replaced, but
   // what it points to.

@@ -32,6 +32,8 @@ class FileDevice final : public Device {
   bool is_block_device() const noexcept { return is_block_device_; }
   // Regular files only: an open file description lock, exclusive if writable. Throws kBusy.
   void lock();
+  // As FileOptions::direct. Before other threads use the device.
+  void use_direct_io();
 
   std::string name() const override { return name_; }
   std::uint64_t size_bytes() const override { return size_bytes_.load(std::memory_order_relaxed); }
@@ -50,7 +52,12 @@ class FileDevice final : public Device {
   void zero_aligned(const Range& range, ZeroMode mode);
   bool try_zero_below(const Range& range, ZeroMode mode);
 
+  // One pread or pwrite of `length` bytes at most, past the page cache where that is possible.
+  template <typename Byte, typename Call>
+  ssize_t transfer(const Call& call, Byte* data, std::size_t length, std::uint64_t offset) const;
+
   UniqueFd fd_;
+  UniqueFd direct_fd_;  // the same file once more, with O_DIRECT; may be invalid
   std::string name_;
   bool writable_;
   bool is_block_device_ = false;

@@ -1,11 +1,16 @@
 #include "storage/file_device.h"
 
 #include <algorithm>
+#include <array>
 #include <csignal>
+#include <cstdlib>
+#include <memory>
 #include <random>
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 
@@ -41,6 +46,76 @@ bool can_punch(const std::string& path) {
   close(fd);
   unlink(path.c_str());
   return can;
+}
+
+// Pages of the file that the page cache holds.
+std::size_t cached_pages(const std::string& path, std::size_t size_bytes) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  void* map = mmap(nullptr, size_bytes, PROT_READ, MAP_SHARED, fd, 0);
+  close(fd);
+  std::vector<unsigned char> pages((size_bytes + 4095) / 4096);
+  EXPECT_EQ(mincore(map, size_bytes, pages.data()), 0);
+  munmap(map, size_bytes);
+  return static_cast<std::size_t>(std::count_if(
+      pages.begin(), pages.end(), [](unsigned char page) { return (page & 1U) != 0; }));
+}
+
+bool can_bypass_cache(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+  if (fd >= 0) close(fd);
+  unlink(path.c_str());
+  return fd >= 0;
+}
+
+TEST_P(FileDeviceOn, DirectRequestsGiveTheSameBytes) {
+  constexpr std::size_t kSize = kMiB + 3;
+  const auto seed = static_cast<std::uint64_t>(testing::UnitTest::GetInstance()->random_seed());
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  Random random(seed);
+  Bytes expected(kSize);
+  auto pending = std::make_unique<PendingFile>(path(), kSize, false);
+  pending->use_direct_io();
+  const std::unique_ptr<std::byte[], decltype(&std::free)> memory(
+      static_cast<std::byte*>(std::aligned_alloc(4096, 2 * kMiB)), &std::free);
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t grain = std::array<std::size_t, 3>{1, 512, 4096}[random.below(3)];
+    const std::size_t offset = random.below(kSize) / grain * grain;
+    const std::size_t length = std::min(kSize - offset, random.below(kSize) / grain * grain + 1);
+    std::byte* at = memory.get() + random.below(2) * 8;
+    const MutableBytes data(at, length);
+    std::ranges::copy(random.bytes(length), data.begin());
+    std::copy(data.begin(), data.end(), expected.begin() + static_cast<std::ptrdiff_t>(offset));
+    pending->device().write(offset, data);
+  }
+  MutableBytes back(memory.get(), kSize);
+  pending->device().read(0, back);
+  EXPECT_TRUE(std::equal(back.begin(), back.end(), expected.begin()));
+  pending->commit();
+  pending.reset();
+  const auto reader = open_file(path(), {.direct = true});
+  std::ranges::fill(back, std::byte{0});
+  reader->read(0, back);
+  EXPECT_TRUE(std::equal(back.begin(), back.end(), expected.begin()));
+}
+
+TEST(FileDevice, DirectRequestsLeaveThePageCacheAlone) {
+  const TemporaryDirectory directory("/var/tmp");
+  if (!can_bypass_cache(directory.path("probe"))) GTEST_SKIP() << "no O_DIRECT here";
+  const std::string path = directory.path("x");
+  const std::unique_ptr<std::byte[], decltype(&std::free)> memory(
+      static_cast<std::byte*>(std::aligned_alloc(4096, kMiB)), &std::free);
+  const MutableBytes data(memory.get(), kMiB);
+  std::ranges::fill(data, std::byte{7});
+  auto pending = std::make_unique<PendingFile>(path, kMiB, false);
+  pending->use_direct_io();
+  pending->device().write(0, data);
+  pending->commit();
+  pending.reset();
+  EXPECT_EQ(cached_pages(path, kMiB), 0U);
+  open_file(path, {.direct = true})->read(0, data);
+  EXPECT_EQ(cached_pages(path, kMiB), 0U);
+  open_file(path, {})->read(0, data);
+  EXPECT_GT(cached_pages(path, kMiB), 0U);
 }
 
 TEST_P(FileDeviceOn, NewFileIsEmptyPrivateAndSparse) {

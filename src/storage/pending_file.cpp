@@ -166,6 +166,8 @@ PendingFile::~PendingFile() = default;
 
 Device& PendingFile::device() noexcept { return *state_->device; }
 
+void PendingFile::use_direct_io() { state_->device->use_direct_io(); }
+
 void PendingFile::commit() {
   State& state = *state_;
   state.device->flush();

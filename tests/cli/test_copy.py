@@ -1,7 +1,10 @@
 """encrypt and decrypt: files, pipes, holes, and what is left when they fail."""
 
 import os
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -179,6 +182,18 @@ def test_holes_that_become_noise_are_announced(place):
     assert "--holes keep" in result.err
     out = (place / "out").read_bytes()
     assert out[:65536] == b"a" * 65536 and out[-65536:] == b"z" * 65536
+
+
+@pytest.mark.parametrize("folder", ["/dev/shm", "/var/tmp"])
+def test_direct_copies_are_the_same(place, folder):
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        plain = (place / "plain").read_bytes()
+        shutil.copy(place / "plain", name)
+        ok("encrypt", f"{name}/plain", f"{name}/v", "--direct", "--sector-size", "512", *NEW,
+           cwd=place)
+        ok("decrypt", f"{name}/v", f"{name}/out", "--direct", *KEY, cwd=place)
+        out = Path(name, "out").read_bytes()
+        assert out[:len(plain)] == plain and not any(out[len(plain):])
 
 
 def test_progress_for_programs(place):
