@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +28,17 @@ enum class Access : std::uint8_t { kRead, kReadWrite };
 enum class ZeroMode : std::uint8_t {
   kAllocate,  // the bytes read as zeroes and stay allocated
   kPunch,     // the bytes read as zeroes; storage may be given back
+};
+
+// Held while other programs that honour the lock must not change the device.
+class LUKSKEEP_API DeviceLock {
+ public:
+  virtual ~DeviceLock() = default;
+  DeviceLock(const DeviceLock&) = delete;
+  DeviceLock& operator=(const DeviceLock&) = delete;
+
+ protected:
+  DeviceLock() = default;
 };
 
 // Device is the interface of all storage.
@@ -58,6 +70,11 @@ class LUKSKEEP_API Device {
   virtual void write_in_place(std::uint64_t offset_bytes, std::span<std::byte> data);
   virtual void write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes, ZeroMode mode);
   virtual void flush() = 0;
+
+  // Takes the lock that cryptsetup takes for a change of metadata, for as long as the result lives;
+  // null where there is no such lock (memory). Waits a few seconds for who holds it, then throws
+  // kBusy. Opening a file for writing excludes other programs of this library already.
+  virtual std::unique_ptr<DeviceLock> lock_metadata();
 
   // Grows (with zeroes) or shrinks. Throws kUnsupported unless the device is a file or memory.
   virtual void resize(std::uint64_t size_bytes);

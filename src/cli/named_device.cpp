@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -32,6 +33,7 @@ class NamedDevice final : public Device {
     below_->write_zeroes(offset_bytes, length_bytes, mode);
   }
   void flush() override { below_->flush(); }
+  std::unique_ptr<DeviceLock> lock_metadata() override { return below_->lock_metadata(); }
   void resize(std::uint64_t size_bytes) override { below_->resize(size_bytes); }
   std::vector<Extent> extents(std::uint64_t offset_bytes,
                               std::uint64_t length_bytes) const override {

@@ -19,15 +19,16 @@ std::string version_name(const Header& header) {
   return header.version == Version::kLuks1 ? "LUKS1" : "LUKS2";
 }
 
+// In the size of a backup. What lies between the header's end and that is no part of it.
 Bytes read_header_bytes(const HeaderFile& file, std::string_view what) {
-  const std::uint64_t size = header_size_bytes(file.header());
+  const std::uint64_t end = header_end_bytes(file.header());
   const Device& device = *file.device();
-  if (device.size_bytes() < size) {
+  if (device.size_bytes() < end) {
     throw Error(Code::kTooSmall, fmt::format("{} '{}' has {} bytes, its header has {}", what,
-                                             device.name(), device.size_bytes(), size));
+                                             device.name(), device.size_bytes(), end));
   }
-  Bytes bytes(size);
-  device.read(0, bytes);
+  Bytes bytes(header_size_bytes(file.header()));
+  device.read(0, MutableBytes(bytes).first(end));
   return bytes;
 }
 
@@ -95,6 +96,76 @@ void compare(const Header& backup, const Header& present, RestorePlan& plan) {
   note_differences(backup.tokens, present.tokens, "tokens", plan.notes);
 }
 
+// A target whose header cannot be read: damaged, or never one of LUKS.
+void object_to_foreign_data(const Error& error, const Device& target, RestorePlan& plan) {
+  if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged &&
+      error.code() != Code::kUnsupported) {
+    throw error;
+  }
+  plan.notes.push_back(fmt::format("the target's own header is unusable: {}", error.message()));
+  if (error.code() == Code::kNotLuks && !all_zero(plan.replaced)) {
+    plan.objections.push_back(
+        fmt::format("'{}' has no LUKS header but holds other data in its first {} bytes, which "
+                    "would be overwritten",
+                    target.name(), plan.replaced.size()));
+  }
+  const std::uint64_t payload = payload_offset_bytes(plan.from_backup);
+  if (payload != 0 && target.size_bytes() <= payload) {
+    plan.objections.push_back(fmt::format("the target ends at byte {}, before its payload at {}",
+                                          target.size_bytes(), payload));
+  }
+}
+
+// Writes what differs between the plan's bytes and the present ones, block by block, once.
+class Rewrite {
+ public:
+  Rewrite(const RestorePlan& plan, Device& target)
+      : bytes_(plan.bytes), present_(plan.replaced), target_(target) {}
+
+  void range(const AreaRange& range) {
+    const std::uint64_t end =
+        std::min<std::uint64_t>(range.offset_bytes + range.size_bytes, bytes_.size());
+    std::uint64_t run_start = range.offset_bytes;
+    for (std::uint64_t at = range.offset_bytes; at < end;) {
+      const std::uint64_t next = std::min(at - at % kBlockBytes + kBlockBytes, end);
+      if (same(at, next)) {
+        write(run_start, at);
+        run_start = next;
+      }
+      at = next;
+    }
+    if (run_start < end) write(run_start, end);
+  }
+
+ private:
+  static constexpr std::uint64_t kBlockBytes = 4096;
+
+  bool same(std::uint64_t start, std::uint64_t end) const {
+    return std::ranges::equal(bytes_.subspan(start, end - start),
+                              ByteView(present_).subspan(start, end - start));
+  }
+
+  void write(std::uint64_t start, std::uint64_t end) {
+    if (start == end) return;
+    const ByteView data = bytes_.subspan(start, end - start);
+    target_.write(start, data);
+    std::ranges::copy(data, present_.begin() + static_cast<std::ptrdiff_t>(start));
+  }
+
+  const ByteView bytes_;
+  Bytes present_;
+  Device& target_;
+};
+
+// In the order in which they are written: the copy that is worth less goes first.
+std::vector<AreaRange> metadata_copies(const RestorePlan& plan) {
+  if (plan.from_backup.version == Version::kLuks1) return {{0, kLuks1HeaderBytes}};
+  const std::uint64_t size = plan.from_backup.metadata_size_bytes;
+  std::vector<AreaRange> copies = {{0, size}, {size, size}};
+  if (plan.secondary_first) std::swap(copies[0], copies[1]);
+  return copies;
+}
+
 }  // namespace
 
 Bytes backup_header(const HeaderFile& file, bool allow_damaged) {
@@ -109,48 +180,60 @@ Bytes backup_header(const HeaderFile& file, bool allow_damaged) {
 
 RestorePlan plan_restore(std::shared_ptr<Device> backup, std::shared_ptr<Device> target) {
   const HeaderFile source = HeaderFile::open(std::move(backup));
-  const Bytes bytes = read_header_bytes(source, "the backup");
-  if (target->size_bytes() < bytes.size()) {
-    throw Error(Code::kTooSmall, fmt::format("'{}' has {} bytes, the header in the backup has {}",
-                                             target->name(), target->size_bytes(), bytes.size()));
+  RestorePlan plan{.from_backup = source.header(),
+                   .present = {},
+                   .objections = {},
+                   .notes = {},
+                   .bytes = read_header_bytes(source, "the backup"),
+                   .replaced = {}};
+  plan.bytes.resize(header_end_bytes(plan.from_backup));
+  if (target->size_bytes() < plan.bytes.size()) {
+    throw Error(Code::kTooSmall,
+                fmt::format("'{}' has {} bytes, the header in the backup has {}", target->name(),
+                            target->size_bytes(), plan.bytes.size()));
   }
-  RestorePlan plan{.from_backup = source.header(), .present = {}, .objections = {}, .notes = {}};
+  plan.replaced.resize(plan.bytes.size());
+  target->read(0, plan.replaced);
   for (const std::string& problem : source.report().problems) {
     plan.objections.push_back(fmt::format("the backup is damaged: {}", problem));
   }
   try {
-    plan.present = HeaderFile::open(target).header();
+    const HeaderFile file = HeaderFile::open(target);
+    plan.present = file.header();
+    plan.secondary_first = file.report().primary == CopyState::kGood;
     compare(plan.from_backup, *plan.present, plan);
   } catch (const Error& error) {
-    if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged &&
-        error.code() != Code::kUnsupported) {
-      throw;
-    }
-    plan.notes.push_back(fmt::format("the target's own header is unusable: {}", error.message()));
-    const std::uint64_t payload = payload_offset_bytes(plan.from_backup);
-    if (payload != 0 && target->size_bytes() <= payload) {
-      plan.objections.push_back(fmt::format("the target ends at byte {}, before its payload at {}",
-                                            target->size_bytes(), payload));
-    }
+    object_to_foreign_data(error, *target, plan);
   }
   return plan;
 }
 
-void restore_header(std::shared_ptr<Device> backup, std::shared_ptr<Device> target) {
-  const HeaderFile source = HeaderFile::open(std::move(backup));
-  const Bytes bytes = read_header_bytes(source, "the backup");
-  const Header& header = source.header();
-  const std::uint64_t metadata =
-      header.version == Version::kLuks1 ? kLuks1HeaderBytes : 2 * header.metadata_size_bytes;
-  target->write(metadata, ByteView(bytes).subspan(metadata));
-  target->flush();
-  target->write(0, ByteView(bytes).first(metadata));
-  target->flush();
-  Bytes check(bytes.size());
-  target->read(0, check);
-  if (check != bytes || HeaderFile::open(target).header() != header) {
+void restore_header(const RestorePlan& plan, Device& target) {
+  const std::unique_ptr<DeviceLock> lock = target.lock_metadata();
+  Bytes written(plan.replaced.size());
+  target.read(0, written);
+  if (written != plan.replaced) {
+    throw Error(Code::kConflict,
+                fmt::format("somebody else changed the header of '{}' meanwhile", target.name()),
+                "look at it (lukskeep info) and try again");
+  }
+  Rewrite rewrite(plan, target);
+  // What the backup's keyslots need, then the metadata that names it, then all the rest: until the
+  // metadata changes, a keyslot of the present header that is elsewhere still opens.
+  for (const auto& [id, keyslot] : plan.from_backup.keyslots) {
+    rewrite.range({keyslot.area.offset_bytes, keyslot.area.size_bytes});
+  }
+  target.flush();
+  for (const AreaRange& copy : metadata_copies(plan)) {
+    rewrite.range(copy);
+    target.flush();
+  }
+  rewrite.range({0, plan.bytes.size()});
+  target.flush();
+  target.read(0, written);
+  if (written != plan.bytes) {
     throw Error(Code::kIo,
-                fmt::format("the restored header of '{}' reads back differently", target->name()),
+                fmt::format("the restored header of '{}' reads back differently", target.name()),
                 "try again: the backup is unharmed");
   }
 }

@@ -24,15 +24,21 @@ struct RestorePlan {
   std::optional<Header> present;        // what the target holds now, if that is readable
   std::vector<std::string> objections;  // what makes it unsafe: other UUID, older, other geometry …
   std::vector<std::string> notes;       // what will change: keyslots and tokens that come or go
+  Bytes bytes;                          // what is to stand at the start of the target …
+  Bytes replaced;                       // … where this stands now
+  bool secondary_first = false;         // LUKS2: the target's primary copy is the better one
 };
 
 // Reads and validates the backup and compares it with what `target` holds now. Writes nothing.
 // Throws kNotLuks or kDamaged (the backup itself), kTooSmall (target, or a backup that is cut).
 RestorePlan plan_restore(std::shared_ptr<Device> backup, std::shared_ptr<Device> target);
 
-// Writes the backup over the header of `target`: keyslot areas, then the metadata, durable and read
-// back when it returns. The caller has dealt with the objections. If power fails in the middle,
-// doing it again completes it: the backup is not touched.
-void restore_header(std::shared_ptr<Device> backup, std::shared_ptr<Device> target);
+// Carries out a plan that was made for `target`: what the backup's keyslots need is written first,
+// then each copy of the metadata by itself, then the rest; durable and read back when it returns.
+// The caller has dealt with the objections. If power fails in the middle, the volume opens with the
+// old header or the new one as long as a keyslot of either is untouched by the other; in any case
+// doing it again completes it.
+// Throws kConflict if the target is not what the plan saw, and kBusy, kReadOnly, kIo.
+void restore_header(const RestorePlan& plan, Device& target);
 
 }  // namespace lukskeep::luks

@@ -277,6 +277,7 @@ void HeaderFile::commit(HeaderChange change) {
   if (!device_->writable()) {
     throw Error(Code::kReadOnly, fmt::format("'{}' cannot be written", device_->name()));
   }
+  const std::unique_ptr<DeviceLock> lock = device_->lock_metadata();
   if (open(device_).header_ != header_) {
     throw Error(Code::kConflict,
                 fmt::format("somebody else changed the header of '{}' meanwhile", device_->name()),

@@ -61,12 +61,12 @@ class HeaderFile {
   const ReadReport& report() const noexcept { return report_; }
   const std::shared_ptr<Device>& device() const noexcept { return device_; }
 
-  // The one transaction of LuksKeep. Order: re-read and compare (kConflict if somebody changed the
-  // header meanwhile), validate, new areas, flush, the copy that is not the better one, flush, the
-  // other, flush, read back and compare, wipe what is obsolete, flush. A power cut between any two
-  // writes leaves a volume that opens with the old or the new keys. Afterwards header() is the new
-  // one. A header whose copies differ in state leaves with two good ones.
-  // Throws Error: kConflict, kReadOnly, kInvalidArgument, kNoSpace (JSON area full), kIo.
+  // The one transaction of LuksKeep. Order: lock as cryptsetup does, re-read and compare (kConflict
+  // if somebody changed the header meanwhile), validate, new areas, flush, the copy that is not the
+  // better one, flush, the other, flush, read back and compare, wipe what is obsolete, flush. A
+  // power cut between any two writes leaves a volume that opens with the old or the new keys.
+  // Afterwards header() is the new one. A header whose copies differ in state leaves with two good
+  // ones. Throws Error: kConflict, kReadOnly, kInvalidArgument, kNoSpace (JSON area full), kIo.
   void commit(HeaderChange change);
 
  private:

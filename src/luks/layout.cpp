@@ -40,17 +40,20 @@ std::optional<int> find_free_keyslot(const Header& header) {
   return std::nullopt;
 }
 
-std::uint64_t header_size_bytes(const Header& header) {
+std::uint64_t header_end_bytes(const Header& header) {
   if (header.version == Version::kLuks2) {
     return 2 * header.metadata_size_bytes + header.config.keyslots_size_bytes;
   }
-  const auto last = std::max_element(header.luks1_slots.begin(), header.luks1_slots.end(),
-                                     [](const auto& a, const auto& b) {
-                                       return a.material_offset_sectors < b.material_offset_sectors;
-                                     });
-  const std::uint64_t end = std::uint64_t{last->material_offset_sectors} * 512 +
-                            material_bytes(header.luks1_key_size_bytes, last->stripes);
-  return round_up(end, kAreaAlignmentBytes);
+  std::uint64_t end = 0;
+  for (const Luks1Slot& slot : header.luks1_slots) {
+    end = std::max(end, std::uint64_t{slot.material_offset_sectors} * 512 +
+                            material_bytes(header.luks1_key_size_bytes, slot.stripes));
+  }
+  return end;
+}
+
+std::uint64_t header_size_bytes(const Header& header) {
+  return round_up(header_end_bytes(header), kAreaAlignmentBytes);
 }
 
 }  // namespace lukskeep::luks

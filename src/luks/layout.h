@@ -11,7 +11,7 @@ namespace lukskeep::luks {
 // Areas start and end at multiples of this (LUKS2 §2.3; LUKS1 §2.4 as cryptsetup lays it out).
 inline constexpr std::uint64_t kAreaAlignmentBytes = 4096;
 // Attached payloads start at a multiple of this.
-inline constexpr std::uint64_t kPayloadAlignmentBytes = 1024 * 1024;
+inline constexpr std::uint64_t kPayloadAlignmentBytes = std::uint64_t{1} << 20;
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t unit);
 
@@ -28,8 +28,11 @@ std::optional<std::uint64_t> find_free_area(const Header& header, std::uint64_t 
 std::optional<int> find_free_keyslot(const Header& header);
 
 // Bytes from the start of the header device that belong to the header. LUKS2: both copies and the
-// keyslots area. LUKS1: to the end of the last keyslot area, rounded up to 4096, as cryptsetup's
-// backups have it.
+// keyslots area. LUKS1: to the end of the last keyslot area.
+std::uint64_t header_end_bytes(const Header& header);
+
+// The same, rounded up to 4096: the size of a backup, as cryptsetup makes them. Of a legacy LUKS1
+// volume that is more than the header has: the payload may start before.
 std::uint64_t header_size_bytes(const Header& header);
 
 }  // namespace lukskeep::luks

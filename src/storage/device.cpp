@@ -26,6 +26,8 @@ void Device::write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes
   }
 }
 
+std::unique_ptr<DeviceLock> Device::lock_metadata() { return nullptr; }
+
 void Device::resize(std::uint64_t) {
   throw Error(Code::kUnsupported, "cannot resize '" + name() + "'");
 }

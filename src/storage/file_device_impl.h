@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -43,6 +44,7 @@ class FileDevice final : public Device {
   void write(std::uint64_t offset_bytes, ByteView data) override;
   void write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes, ZeroMode mode) override;
   void flush() override;
+  std::unique_ptr<DeviceLock> lock_metadata() override;
   void resize(std::uint64_t size_bytes) override;
   std::vector<Extent> extents(std::uint64_t offset_bytes,
                               std::uint64_t length_bytes) const override;

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <future>
 #include <memory>
 #include <random>
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -334,6 +337,25 @@ TEST(FileDevice, FileTooLargeForTheLimitIsNoSpace) {
               return device->size_bytes() == 100'000 ? 0 : 5;
             }),
             0);
+}
+
+// cryptsetup reads and writes the metadata of a file under flock on the file.
+TEST(FileDevice, MetadataIsLockedAgainstOtherPrograms) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("x");
+  const auto device = create_file(path, kMiB);
+  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  {
+    const auto lock = device->lock_metadata();
+    ASSERT_TRUE(lock);
+    EXPECT_NE(flock(fd, LOCK_SH | LOCK_NB), 0);
+  }
+  ASSERT_EQ(flock(fd, LOCK_SH | LOCK_NB), 0);
+  auto locked = std::async(std::launch::async, [&] { return device->lock_metadata(); });
+  EXPECT_EQ(locked.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
+  flock(fd, LOCK_UN);
+  EXPECT_TRUE(locked.get());
+  close(fd);
 }
 
 TEST(FileDevice, FullDiskIsNoSpaceAndReadOnlyMountIsReadOnly) {

@@ -60,6 +60,8 @@ class WindowDevice final : public Device {
 
   void flush() override { below_->flush(); }
 
+  std::unique_ptr<DeviceLock> lock_metadata() override { return below_->lock_metadata(); }
+
   // Only a window that reaches to the end of `below` can move that end.
   void resize(std::uint64_t size_bytes) override {
     if (bounds_.size_bytes) return Device::resize(size_bytes);
