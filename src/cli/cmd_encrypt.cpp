@@ -22,45 +22,9 @@
 #include "luks/create.h"
 #include "luks/crypt_device.h"
 #include "luks/layout.h"
-#include "storage/memory_device.h"
 
 namespace lukskeep::cli {
 namespace {
-
-// Writes the header of a new volume so that an unfinished one is not taken for a volume. A file has
-// no name before it is whole: there the header is written at once. On a block device it is made in
-// memory, which finds everything that is wrong with it, and written when the payload is there.
-class HeaderWriter {
- public:
-  HeaderWriter(const Session& session, const NewVolume& volume, const Target& target)
-      : device_(target.device()) {
-    std::shared_ptr<Device> device = device_;
-    if (!target.fresh()) {
-      memory_ = std::make_shared<storage::MemoryDevice>(Bytes(volume.header_bytes()));
-      device = memory_;
-      device_->write_zeroes(0, volume.header_bytes(), ZeroMode::kAllocate);
-      device_->flush();
-    }
-    luks::create_volume(device, volume.fresh, volume.passphrase.span(), volume.keyslot,
-                        session.cancel);
-  }
-
-  void finish() {
-    if (!memory_) return;
-    const ByteView header = memory_->contents();
-    device_->write(kFirstBlockBytes, header.subspan(kFirstBlockBytes));
-    device_->flush();
-    device_->write(0, header.first(kFirstBlockBytes));
-    device_->flush();
-  }
-
- private:
-  // Holds the magic.
-  static constexpr std::size_t kFirstBlockBytes = 4096;
-
-  std::shared_ptr<Device> device_;
-  std::shared_ptr<storage::MemoryDevice> memory_;
-};
 
 class EncryptCommand final : public Command {
  public:
@@ -125,9 +89,18 @@ class EncryptCommand final : public Command {
         is_pipe(path_) ? make_spool(container_bytes) : Target(path_, container_bytes, copy_.direct);
     std::optional<Target> detached;
     if (!args_.header.empty()) detached.emplace(args_.header, volume.header_bytes());
-    HeaderWriter header(session, volume, detached ? *detached : container);
+    const Target& headed = detached ? *detached : container;
+    // A file has no name before it is whole; what is on a block device is there for all to see.
+    std::optional<luks::PendingHeader> pending;
+    if (headed.fresh()) {
+      luks::create_volume(headed.device(), volume.fresh, volume.passphrase.span(), volume.keyslot,
+                          session.cancel);
+    } else {
+      pending.emplace(headed.device(), volume.fresh, volume.passphrase.span(), volume.keyslot,
+                      session.cancel);
+    }
     copy_payload(session, volume, container);
-    header.finish();
+    if (pending) pending->write();
     // The header first: a payload without one would be a volume that nothing opens.
     if (detached) detached->commit();
     if (is_pipe(path_)) {

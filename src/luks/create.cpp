@@ -266,4 +266,23 @@ HeaderFile create_volume(std::shared_ptr<Device> device, const NewHeader& fresh,
   return HeaderFile::create(std::move(device), std::move(first));
 }
 
+PendingHeader::PendingHeader(std::shared_ptr<Device> device, const NewHeader& fresh,
+                             ByteView passphrase, const NewKeyslot& keyslot,
+                             const CancelToken* cancel)
+    : device_(std::move(device)),
+      memory_(std::make_shared<storage::MemoryDevice>(Bytes(header_device_bytes(fresh.header)))) {
+  create_volume(memory_, fresh, passphrase, keyslot, cancel);
+  device_->write_zeroes(0, memory_->size_bytes(), ZeroMode::kAllocate);
+  device_->flush();
+}
+
+void PendingHeader::write() {
+  // The first block holds the magic.
+  const ByteView header = memory_->contents();
+  device_->write(kAreaAlignmentBytes, header.subspan(kAreaAlignmentBytes));
+  device_->flush();
+  device_->write(0, header.first(kAreaAlignmentBytes));
+  device_->flush();
+}
+
 }  // namespace lukskeep::luks

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "luks/header_file.h"
 #include "luks/keyslots.h"
+#include "storage/memory_device.h"
 
 namespace lukskeep::luks {
 
@@ -53,5 +54,20 @@ std::uint64_t header_device_bytes(const Header& header);
 HeaderFile create_volume(std::shared_ptr<Device> device, const NewHeader& fresh,
                          ByteView passphrase, const NewKeyslot& keyslot,
                          const CancelToken* cancel = nullptr);
+
+// The same in two steps, for a device on which the payload is to be written before anybody can take
+// it for a volume: first the place of the header is zeroed, at last the header is written.
+class PendingHeader {
+ public:
+  // As create_volume, in memory: finds everything that is wrong before the payload is written.
+  PendingHeader(std::shared_ptr<Device> device, const NewHeader& fresh, ByteView passphrase,
+                const NewKeyslot& keyslot, const CancelToken* cancel = nullptr);
+  // Durable when it returns.
+  void write();
+
+ private:
+  std::shared_ptr<Device> device_;
+  std::shared_ptr<storage::MemoryDevice> memory_;
+};
 
 }  // namespace lukskeep::luks
