@@ -63,7 +63,8 @@ class LUKSKEEP_API Volume {
   bool unlocked() const noexcept;
 
   // The plain contents; the volume must be unlocked (kInvalidArgument). The Device stays usable
-  // when the Volume is gone. Throws kUnsupported (requirements, integrity), kUnsafe, kTooSmall.
+  // when the Volume is gone. Throws kUnsupported (requirements, integrity), kTooSmall, and kUnsafe
+  // (not encrypted; or writing would hit a header on the same device).
   std::unique_ptr<Device> activate(Access access) const;
 
   // A new keyslot for `passphrase` at the costs of cryptsetup's defaults, measured on this machine

@@ -1,5 +1,6 @@
 #include <lukskeep/secret_bytes.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <string>
@@ -41,7 +42,7 @@ SecretBytes::SecretBytes(std::size_t size_bytes) {
 }
 
 SecretBytes::SecretBytes(std::span<const std::byte> bytes) : SecretBytes(bytes.size()) {
-  if (!bytes.empty()) std::memcpy(data_, bytes.data(), bytes.size());
+  std::ranges::copy(bytes, data_);
 }
 
 SecretBytes::SecretBytes(SecretBytes&& other) noexcept

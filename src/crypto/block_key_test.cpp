@@ -150,8 +150,9 @@ TEST(BlockKey, ServesManyThreads) {
     const Bytes plain = pattern(4096, 7);
     Bytes expected = plain;
     key->encrypt(expected);
-    std::vector<std::thread> threads;
     std::vector<unsigned char> good(6, 0);
+    std::vector<std::thread> threads;
+    threads.reserve(good.size());
     for (unsigned char& is_good : good) {
       threads.emplace_back([&] {
         is_good = 1;

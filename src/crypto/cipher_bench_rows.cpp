@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <ctime>
 #include <memory>
 #include <utility>
-
-#include <time.h>
 
 #include "base/bytes.h"
 #include "crypto/aes_kernel.h"
@@ -56,7 +55,7 @@ std::vector<Contestant> contestants(const CipherBenchCase& test_case) {
 // Time that this thread really ran: what else the machine does counts as little as possible.
 double thread_seconds() {
   timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  static_cast<void>(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now));
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 

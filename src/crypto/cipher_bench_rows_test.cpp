@@ -10,10 +10,10 @@
 namespace lukskeep::crypto {
 namespace {
 
-using std::chrono_literals::operator""ms;
+using std::chrono::milliseconds;
 
 TEST(CipherBench, RowsOfAes) {
-  const auto rows = bench_cipher({parse_cipher_spec("aes-xts-plain64"), 64, 512}, 5ms);
+  const auto rows = bench_cipher({parse_cipher_spec("aes-xts-plain64"), 64, 512}, milliseconds(5));
   const std::size_t kernels = usable_kernels().size() + 1;
   ASSERT_EQ(rows.size(), 2 * kernels);
   EXPECT_EQ(rows[0].kernel, "openssl-per-sector");
@@ -34,7 +34,7 @@ TEST(CipherBench, RowsOfAes) {
 TEST(CipherBench, RowsWithoutABaseline) {
   for (const auto& [cipher, key_bytes] :
        {std::pair{"aes-xts-plain64", 48U}, std::pair{"serpent-xts-plain64", 64U}}) {
-    const auto rows = bench_cipher({parse_cipher_spec(cipher), key_bytes, 4096}, 5ms);
+    const auto rows = bench_cipher({parse_cipher_spec(cipher), key_bytes, 4096}, milliseconds(5));
     EXPECT_TRUE(std::ranges::none_of(
         rows, [](const CipherBenchRow& row) { return row.kernel == "openssl-per-sector"; }));
     EXPECT_EQ(rows.size(), cipher[0] == 's' ? 2 : 2 * usable_kernels().size());
@@ -45,7 +45,7 @@ TEST(CipherBench, CanBeCancelled) {
   CancelToken cancel;
   cancel.cancel();
   try {
-    bench_cipher({parse_cipher_spec("aes-xts-plain64"), 64, 512}, 5ms, &cancel);
+    bench_cipher({parse_cipher_spec("aes-xts-plain64"), 64, 512}, milliseconds(5), &cancel);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), Code::kInterrupted);

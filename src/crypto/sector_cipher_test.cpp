@@ -288,6 +288,7 @@ TEST(SectorCipher, OneObjectServesManyThreads) {
     const Bytes plain = pattern(std::size_t{16} * 512, 1);
     std::vector<unsigned char> good(8, 0);
     std::vector<std::thread> threads;
+    threads.reserve(good.size());
     for (std::size_t number = 0; number < good.size(); ++number) {
       threads.emplace_back([&, number] {
         Bytes expected = plain;

@@ -171,7 +171,7 @@ TEST(Create, DeviceTooSmallIsNotTouched) {
 TEST(Create, APendingHeaderIsNoneUntilItIsWritten) {
   for (const Version version : {Version::kLuks1, Version::kLuks2}) {
     const HeaderFile old = make_volume(cheap_options(version));
-    const std::shared_ptr<Device> device = old.device();
+    const std::shared_ptr<Device>& device = old.device();
     const NewHeader fresh = make_header(cheap_options(version));
     PendingHeader pending(device, fresh, as_byte_view("x"), cheap_keyslot());
     EXPECT_THROW(HeaderFile::open(device), Error);

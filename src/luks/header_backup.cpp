@@ -90,7 +90,7 @@ void compare(const Header& backup, const Header& present, RestorePlan& plan) {
         backup.sequence_id, present.sequence_id));
   }
   if (!shares_digest(backup, present)) {
-    objections.push_back("the backup holds another volume key: the payload would be unreadable");
+    objections.emplace_back("the backup holds another volume key: the payload would be unreadable");
   }
   note_differences(backup.keyslots, present.keyslots, "keyslots", plan.notes);
   note_differences(backup.tokens, present.tokens, "tokens", plan.notes);
@@ -98,10 +98,6 @@ void compare(const Header& backup, const Header& present, RestorePlan& plan) {
 
 // A target whose header cannot be read: damaged, or never one of LUKS.
 void object_to_foreign_data(const Error& error, const Device& target, RestorePlan& plan) {
-  if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged &&
-      error.code() != Code::kUnsupported) {
-    throw error;
-  }
   plan.notes.push_back(fmt::format("the target's own header is unusable: {}", error.message()));
   if (error.code() == Code::kNotLuks && !all_zero(plan.replaced)) {
     plan.objections.push_back(
@@ -178,7 +174,7 @@ Bytes backup_header(const HeaderFile& file, bool allow_damaged) {
   return read_header_bytes(file, "the device");
 }
 
-RestorePlan plan_restore(std::shared_ptr<Device> backup, std::shared_ptr<Device> target) {
+RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<Device>& target) {
   const HeaderFile source = HeaderFile::open(std::move(backup));
   RestorePlan plan{.from_backup = source.header(),
                    .present = {},
@@ -203,6 +199,10 @@ RestorePlan plan_restore(std::shared_ptr<Device> backup, std::shared_ptr<Device>
     plan.secondary_first = file.report().primary == CopyState::kGood;
     compare(plan.from_backup, *plan.present, plan);
   } catch (const Error& error) {
+    if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged &&
+        error.code() != Code::kUnsupported) {
+      throw;
+    }
     object_to_foreign_data(error, *target, plan);
   }
   return plan;

@@ -31,7 +31,7 @@ struct RestorePlan {
 
 // Reads and validates the backup and compares it with what `target` holds now. Writes nothing.
 // Throws kNotLuks or kDamaged (the backup itself), kTooSmall (target, or a backup that is cut).
-RestorePlan plan_restore(std::shared_ptr<Device> backup, std::shared_ptr<Device> target);
+RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<Device>& target);
 
 // Carries out a plan that was made for `target`: what the backup's keyslots need is written first,
 // then each copy of the metadata by itself, then the rest; durable and read back when it returns.

@@ -29,7 +29,7 @@ constexpr std::size_t kSaltBytes = 64;
 struct FoundCopy {
   CopyState state = CopyState::kAbsent;
   std::uint64_t offset_bytes = 0;
-  std::optional<Header> header;
+  std::optional<Header> header;  // if the state is kGood
   std::string problem;
 };
 
@@ -104,7 +104,7 @@ std::pair<Header, ReadReport> choose_copy(const Device& device, FoundCopy primar
   }
   if (!primary_good) report.problems.push_back(describe_missing(primary, "primary"));
   if (!secondary_good) report.problems.push_back(describe_missing(secondary, "secondary"));
-  if (primary_good && secondary_good) {
+  if (primary.header && secondary.header) {
     const std::uint64_t first = primary.header->sequence_id;
     const std::uint64_t second = secondary.header->sequence_id;
     if (first != second) {
@@ -118,16 +118,15 @@ std::pair<Header, ReadReport> choose_copy(const Device& device, FoundCopy primar
   }
   const bool use_primary = primary_good && report.primary != CopyState::kStale;
   report.secondary_offset_bytes =
-      use_primary ? primary.header->metadata_size_bytes : secondary.offset_bytes;
-  return {use_primary ? std::move(*primary.header) : std::move(*secondary.header),
-          std::move(report)};
+      use_primary ? primary.header.value().metadata_size_bytes : secondary.offset_bytes;
+  Header& chosen = use_primary ? primary.header.value() : secondary.header.value();
+  return {std::move(chosen), std::move(report)};
 }
 
 std::pair<Header, ReadReport> read_luks2(const Device& device) {
   FoundCopy primary = read_copy(device, 0);
-  FoundCopy secondary = primary.state == CopyState::kGood
-                            ? read_copy(device, primary.header->metadata_size_bytes)
-                            : scan_for_secondary(device);
+  FoundCopy secondary = primary.header ? read_copy(device, primary.header->metadata_size_bytes)
+                                       : scan_for_secondary(device);
   if (primary.state == CopyState::kAbsent && secondary.state != CopyState::kGood) {
     // A stray magic in foreign data is no LUKS header.
     throw Error(Code::kNotLuks, fmt::format("'{}' has no LUKS header", device.name()),

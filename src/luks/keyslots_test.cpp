@@ -64,7 +64,7 @@ TEST_P(Keyslots, AddChangeRemove) {
   // The volume key still opens it, and can give it a keyslot again.
   auto by_key = unlock_with_volume_key(file, key.key.clone(), {});
   ASSERT_TRUE(by_key);
-  EXPECT_EQ(add_keyslot(file, *by_key, as_byte_view("fourth"), cheap_keyslot()), 0);
+  EXPECT_EQ(add_keyslot(file, by_key.value(), as_byte_view("fourth"), cheap_keyslot()), 0);
   EXPECT_TRUE(opens(file, "fourth"));
 }
 
@@ -225,7 +225,7 @@ TEST(KeyslotsLuks2, UnboundKeysOpenNothingByThemselves) {
   EXPECT_FALSE(opens(file, "unbound"));
   const auto found = unlock(file, as_byte_view("unbound"), {.allow_unbound = true});
   ASSERT_TRUE(found);
-  EXPECT_TRUE(equal_constant_time(found->key.span(), unbound.span()));
+  EXPECT_TRUE(equal_constant_time(found.value().key.span(), unbound.span()));
   EXPECT_FALSE(opens_segment(file.header(), 2));
   // It does not count as a way into the volume.
   EXPECT_EQ(code_of([&] { remove_keyslot(file, 0, false); }), Code::kLastKeyslot);

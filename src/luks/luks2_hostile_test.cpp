@@ -252,7 +252,7 @@ void add_syntax(Table& table) {
   }
   for (const std::string& bytes : {"\xff"s, "\x80"s, "\xc0\xaf"s, "\xc3"s, "\xed\xa0\x80"s,
                                    "\xf4\x90\x80\x80"s, "\xe0\x80\x80"s, "M\xe4rchen"s}) {
-    table.json("value " + printable(bytes), with_future("\"a\":\"" + bytes + "\""),
+    table.json("value " + printable(bytes), with_future(R"("a":")" + bytes + "\""),
                "not valid UTF-8");
     table.json("name " + printable(bytes), with_future("\"" + bytes + "\":1"), "not valid UTF-8");
   }

@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -18,7 +20,7 @@
 
 namespace lukskeep::luks::testing {
 
-inline constexpr std::uint64_t kPayloadBytes = 64 * 1024;
+inline constexpr std::uint64_t kPayloadBytes = std::uint64_t{64} * 1024;
 inline constexpr std::string_view kFirstPassphrase = "first passphrase";
 inline constexpr std::string_view kSecondPassphrase = "second passphrase";
 
@@ -60,7 +62,9 @@ inline bool opens(const HeaderFile& file, std::string_view passphrase,
 }
 
 inline Unlocked must_unlock(const HeaderFile& file, std::string_view passphrase) {
-  return unlock(file, as_byte_view(passphrase), {}).value();
+  std::optional<Unlocked> found = unlock(file, as_byte_view(passphrase), {});
+  if (!found) throw std::runtime_error("no keyslot opens");
+  return std::move(*found);
 }
 
 }  // namespace lukskeep::luks::testing

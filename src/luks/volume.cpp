@@ -12,6 +12,7 @@
 #include "luks/header_backup.h"
 #include "luks/header_file.h"
 #include "luks/keyslots.h"
+#include "luks/layout.h"
 #include "storage/file_device.h"
 
 namespace lukskeep {
@@ -75,14 +76,24 @@ std::optional<int> Volume::unlock(std::span<const std::byte> passphrase,
                              .kdf_limit = {.seconds_max = request.kdf_seconds_max},
                              .cancel = request.cancel});
   if (!found) return std::nullopt;
+  const int keyslot = found->keyslot;
   state_->unlocked = std::move(found);
   state_->allow_insecure = request.allow_insecure;
-  return state_->unlocked->keyslot;
+  return keyslot;
 }
 
 bool Volume::unlocked() const noexcept { return state_->unlocked.has_value(); }
 
 std::unique_ptr<Device> Volume::activate(Access access) const {
+  const bool attached = state_->payload == state_->file.device();
+  if (attached && access == Access::kReadWrite &&
+      luks::payload_offset_bytes(header()) < luks::header_end_bytes(header())) {
+    throw Error(Code::kUnsafe,
+                fmt::format("the payload of '{}' starts at byte {}, inside its own header: writing "
+                            "to it would destroy the header",
+                            state_->payload->name(), luks::payload_offset_bytes(header())),
+                "this is a detached header: name the payload apart from it");
+  }
   return luks::make_crypt_device(
       header(), state_->payload, state_->require_unlocked().key.span(),
       {.allow_insecure = state_->allow_insecure, .writable = access == Access::kReadWrite});
