@@ -54,7 +54,7 @@ class DecryptCommand final : public Command {
     if (plain->size_bytes() == 0) {
       throw Error(Code::kTooSmall, fmt::format("'{}' ends before its payload", payload->name()));
     }
-    if (!session.dry_run) write(session, *plain);
+    if (!session.dry_run) write(session, *plain, payload->size_bytes());
     if (!is_pipe(path_)) report_result(session, plain->size_bytes());
   }
 
@@ -96,7 +96,7 @@ class DecryptCommand final : public Command {
                     payload.name()));
   }
 
-  void write(const Session& session, const Device& plain) const {
+  void write(const Session& session, const Device& plain, std::uint64_t payload_bytes) const {
     ProgressDisplay display(copy_.progress, session);
     storage::CopyOptions options = copy_.copy_options(session, "decrypt");
     options.progress = display.callback();
@@ -108,6 +108,7 @@ class DecryptCommand final : public Command {
     options.destination_is_zero = target.fresh();
     storage::copy(plain, *target.device(), plain.size_bytes(), options);
     session.cancel->check();
+    if (!is_pipe(volume_.volume)) refuse_growth(volume_.volume, payload_bytes);
     target.commit();
   }
 

@@ -125,7 +125,8 @@ class EncryptCommand final : public Command {
     if (source_) {
       pad_last_sector(*plain);
       storage::copy(*source_, *plain, source_bytes_, options);
-      return session.cancel->check();
+      session.cancel->check();
+      return refuse_growth(source_path_, source_bytes_);
     }
     source_bytes_ =
         storage::copy_from_fd(STDIN_FILENO, *plain, std::numeric_limits<std::int64_t>::max(),

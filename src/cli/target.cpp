@@ -94,6 +94,15 @@ void refuse_same(const std::string& source, const std::string& destination) {
               "write to another file");
 }
 
+void refuse_growth(const std::string& path, std::uint64_t size_bytes) {
+  const auto device = storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
+  if (device->size_bytes() <= size_bytes) return;
+  throw Error(Code::kConflict,
+              fmt::format("{} has grown from {} to {} bytes while it was read", quoted(path),
+                          size_bytes, device->size_bytes()),
+              "stop what writes to it, or copy a snapshot of it");
+}
+
 void confirm_overwrite(const Session& session, const std::string& path) {
   const PathKind kind = kind_of(path);
   if (kind == PathKind::kAbsent) return;

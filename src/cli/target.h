@@ -22,6 +22,10 @@ PathKind kind_of(const std::string& path);
 // Throws Error{kUsage} if both are the same file or device, whatever they are called.
 void refuse_same(const std::string& source, const std::string& destination);
 
+// Throws Error{kConflict} if the file or device at `path` has more than `size_bytes` by now: a copy
+// of it lacks what was added.
+void refuse_growth(const std::string& path, std::uint64_t size_bytes);
+
 // If `path` holds data (a file that has a byte that is not zero; a block device that has one in its
 // first or last 64 MiB), asks whether that may be lost: kExists if not.
 void confirm_overwrite(const Session& session, const std::string& path);

@@ -216,6 +216,22 @@ def test_a_rate_limit_limits(place):
     assert float(result.stderr.split()[-1]) > 0.5
 
 
+@pytest.mark.parametrize("size,status,text", [(1 << 16, 4, "has become shorter"),
+                                              (3 << 20, 5, "has grown from")])
+def test_a_source_that_changes_its_size_leaves_nothing(place, size, status, text):
+    (place / "changing").write_bytes(os.urandom(1 << 20))
+    process = subprocess.Popen(
+        [PROGRAM, "encrypt", "changing", "v", "--limit-rate", "1M", "--progress", "json", *NEW],
+        cwd=place, stderr=subprocess.PIPE)
+    first = process.stderr.readline()
+    assert b"progress" in first
+    os.truncate(place / "changing", size)
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(timeout=60) == status and text in err
+    assert not (place / "v").exists()
+
+
 def test_a_closed_pipe_is_an_error_with_an_offset(place):
     (place / "big").write_bytes(os.urandom(8 << 20))
     ok("encrypt", "big", "v", *NEW, cwd=place)
