@@ -3,13 +3,13 @@
 _lukskeep_options() {
   case "$1" in
     'create')
-      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --dry-run --yes --json --quiet --help'
+      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'info')
       options='--header --json --quiet --help'
       ;;
     'encrypt')
-      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
+      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'decrypt')
       options='--header --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
@@ -21,40 +21,70 @@ _lukskeep_options() {
       options='--header --slot --unbound --key --kdf-limit --allow-insecure --json --quiet --help'
       ;;
     'key add')
-      options='--header --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --json --quiet --help'
+      options='--header --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key remove')
-      options='--header --slot --key --kdf-limit --allow-insecure --dry-run --yes --json --quiet --help'
+      options='--header --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key change')
-      options='--header --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --json --quiet --help'
+      options='--header --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key convert')
-      options='--header --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --json --quiet --help'
+      options='--header --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header backup')
       options='--header --dry-run --yes --json --quiet --help'
       ;;
     'header restore')
-      options='--header --dry-run --yes --json --quiet --help'
+      options='--header --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'archive init')
+      options='--store --recipient --dry-run --yes --json --quiet --help'
+      ;;
+    'archive add')
+      options='--header --store --stdout --dry-run --yes --json --quiet --help'
+      ;;
+    'archive list')
+      options='--store --uuid --json --quiet --help'
+      ;;
+    'archive show')
+      options='--store --json --quiet --help'
+      ;;
+    'archive diff')
+      options='--store --json --quiet --help'
+      ;;
+    'archive export')
+      options='--store --identity --dry-run --yes --json --quiet --help'
+      ;;
+    'archive import')
+      options='--store --dry-run --yes --json --quiet --help'
+      ;;
+    'archive verify')
+      options='--store --identity --open --rebuild --json --quiet --help'
+      ;;
+    'archive prune')
+      options='--store --keep --older-than --revoked --dry-run --yes --json --quiet --help'
+      ;;
+    'archive status')
+      options='--store --json --quiet --help'
       ;;
     'token list')
       options='--header --json --quiet --help'
       ;;
     'token import')
-      options='--header --token --replace --dry-run --yes --json --quiet --help'
+      options='--header --token --replace --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'token export')
       options='--header --json --quiet --help'
       ;;
     'token remove')
-      options='--header --dry-run --yes --json --quiet --help'
+      options='--header --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'config')
-      options='--header --label --subsystem --priority --slot --flags --dry-run --yes --json --quiet --help'
+      options='--header --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'erase')
-      options='--header --dry-run --yes --json --quiet --help'
+      options='--header --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'bench kdf')
       options='--iter-time --json --quiet --help'
@@ -103,7 +133,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header token config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -113,6 +143,9 @@ _lukskeep() {
         ;;
       header)
         words='backup restore'
+        ;;
+      archive)
+        words='init add list show diff export import verify prune status'
         ;;
       token)
         words='list import export remove'
@@ -132,7 +165,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --cipher|--flags|--hash|--header|--holes|--iter-time|--kdf-limit|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--row-time|--sector-size|--size|--slot|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

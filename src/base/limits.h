@@ -36,4 +36,11 @@ inline constexpr std::size_t kCopyMemoryBytesMax = 32 * kMiB;
 // Requests in flight, if there are fewer cores: storage is slow to answer, not only to compute for.
 inline constexpr unsigned kCopyThreadsMin = 4;
 
+// The archive.
+inline constexpr std::size_t kAgeRecipientsMax = 64;
+inline constexpr std::size_t kAgeHeaderBytesMax = 64 * kKiB;
+inline constexpr std::size_t kManifestBytesMax = 256 * kKiB;
+// A header with two metadata copies of 4 MiB and the largest keyslots area.
+inline constexpr std::size_t kSnapshotHeaderBytesMax = 2 * 4 * kMiB + kKeyslotsAreaBytesMax;
+
 }  // namespace lukskeep::limits

@@ -103,6 +103,7 @@ class CreateCommand final : public Command {
   void write(const Session& session, const NewVolume& volume, bool new_file,
              std::uint64_t whole_bytes) const {
     const bool detached = !args_.header.empty();
+    keep_header(session, detached ? args_.header : path_);
     std::optional<Target> payload;
     if (new_file) payload.emplace(path_, whole_bytes);
     if (detached) {

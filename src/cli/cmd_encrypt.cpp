@@ -85,6 +85,11 @@ class EncryptCommand final : public Command {
 
   void write(const Session& session, const NewVolume& volume) {
     const std::uint64_t container_bytes = volume.payload_offset_bytes() + payload_bytes_;
+    if (!args_.header.empty()) {
+      keep_header(session, args_.header);
+    } else if (!is_pipe(path_)) {
+      keep_header(session, path_);
+    }
     Target container =
         is_pipe(path_) ? make_spool(container_bytes) : Target(path_, container_bytes, copy_.direct);
     std::optional<Target> detached;

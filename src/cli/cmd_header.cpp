@@ -74,6 +74,7 @@ class HeaderRestore final : public Command {
                     session.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
     const luks::RestorePlan plan = luks::plan_restore(backup, target);
     settle_objections(session, plan);
+    keep_header(session, volume_.header_path());
     if (!session.dry_run) luks::restore_header(plan, *target);
     report(session, to_json(plan), to_text(session, plan));
   }

@@ -29,6 +29,7 @@ struct CommandEntry {
   std::string_view name;     // "create", or noun and verb: "key add"
   std::string_view summary;  // one line for the list
   bool changes = false;      // writes to a volume or file: has --yes and --dry-run
+  bool archives = false;     // changes headers, which the archive keeps: has --no-archive
   std::unique_ptr<Command> (*make)() = nullptr;
 };
 
@@ -51,6 +52,16 @@ std::unique_ptr<Command> make_key_change();
 std::unique_ptr<Command> make_key_convert();
 std::unique_ptr<Command> make_header_backup();
 std::unique_ptr<Command> make_header_restore();
+std::unique_ptr<Command> make_archive_init();
+std::unique_ptr<Command> make_archive_add();
+std::unique_ptr<Command> make_archive_list();
+std::unique_ptr<Command> make_archive_show();
+std::unique_ptr<Command> make_archive_diff();
+std::unique_ptr<Command> make_archive_export();
+std::unique_ptr<Command> make_archive_import();
+std::unique_ptr<Command> make_archive_verify();
+std::unique_ptr<Command> make_archive_prune();
+std::unique_ptr<Command> make_archive_status();
 std::unique_ptr<Command> make_token_list();
 std::unique_ptr<Command> make_token_import();
 std::unique_ptr<Command> make_token_export();

@@ -3,15 +3,20 @@
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <new>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include <fmt/format.h>
 
 #include <lukskeep/error.h>
 
+#include "archive/keeper.h"
 #include "base/bytes.h"
+#include "cli/archive_place.h"
 #include "cli/command.h"
 #include "cli/help_text.h"
 #include "cli/session.h"
@@ -64,9 +69,43 @@ Chosen choose_command(Arguments arguments) {
               fmt::format("there is no command '{} {}'", word, printable(arguments[1])), hint);
 }
 
-void run_command(const Chosen& chosen) {
-  if (asks_for(chosen.rest, "--help")) return print(command_help(*chosen.entry));
-  Session session{.cancel = &cancel_token()};
+int show_help(const std::string& text) {
+  print(text);
+  return EXIT_SUCCESS;
+}
+
+// Tells what could not be archived, and where an archive is that the user did not ask for.
+void settle(const Session& session, archive::Keeper& keeper) {
+  for (const std::string& problem : keeper.after()) warn(problem);
+  if (keeper.made() && !session.quiet) {
+    warn(fmt::format(
+        "headers are archived in '{}' from now on; only the key '{}' opens the archive: "
+        "keep a copy of it somewhere else",
+        printable(keeper.directory(), 256), printable(keeper.identity_path(), 256)));
+  }
+}
+
+// Runs the command, with snapshots of what it changes. Also of what it changed before it failed.
+void run_archiving(const CommandEntry& entry, Command& command, Session& session) {
+  const std::optional<std::string> directory = default_store();
+  if (!directory) return command.run(session);
+  archive::Keeper keeper(*directory, default_identity(), std::string(entry.name));
+  session.keeper = &keeper;
+  try {
+    command.run(session);
+  } catch (const Error&) {
+    // What failed may have got far enough to change a header; if not there is nothing to say.
+    keeper.after();
+    throw;
+  }
+  settle(session, keeper);
+}
+
+// The exit status.
+int run_command(const Chosen& chosen) {
+  if (asks_for(chosen.rest, "--help")) return show_help(command_help(*chosen.entry));
+  Outcome outcome;
+  Session session{.cancel = &cancel_token(), .outcome = &outcome};
   const std::unique_ptr<Command> command = chosen.entry->make();
   try {
     options_of(*chosen.entry, *command, session).parse(chosen.rest);
@@ -75,21 +114,26 @@ void run_command(const Chosen& chosen) {
     throw Error(Code::kUsage, error.message(),
                 fmt::format("'lukskeep {} --help' lists what it takes", chosen.entry->name));
   }
-  command->run(session);
+  if (chosen.entry->archives && !session.no_archive && !session.dry_run) {
+    run_archiving(*chosen.entry, *command, session);
+  } else {
+    command->run(session);
+  }
+  return outcome.exit_status;
 }
 
-void run(Arguments arguments) {
+int run(Arguments arguments) {
   if (arguments.empty()) {
     throw Error(Code::kUsage, "no command is given", "'lukskeep help' lists the commands");
   }
   const Chosen chosen = choose_command(arguments);
   if (chosen.entry != nullptr) return run_command(chosen);
-  if (arguments[0] == "--help" || arguments[0] == "-h") return print(program_help());
+  if (arguments[0] == "--help" || arguments[0] == "-h") return show_help(program_help());
   if (arguments[0] == "--version") {
     return run_command({.entry = find_command("version"), .rest = arguments.subspan(1)});
   }
   if (asks_for(arguments, "--help") && !noun_help(arguments[0]).empty()) {
-    return print(noun_help(arguments[0]));
+    return show_help(noun_help(arguments[0]));
   }
   refuse_command(arguments);
 }
@@ -102,8 +146,7 @@ int fail(const Error& error, bool json) {
 int run_and_report(const std::vector<std::string>& arguments) {
   const bool json = asks_for(arguments, "--json");
   try {
-    run(arguments);
-    return EXIT_SUCCESS;
+    return run(arguments);
   } catch (const Error& error) {
     return fail(error, json);
   } catch (const std::bad_alloc&) {

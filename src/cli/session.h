@@ -10,14 +10,27 @@
 #include "base/json.h"
 #include "keys/key_source.h"
 
+namespace lukskeep::archive {
+class Keeper;
+}
+
 namespace lukskeep::cli {
+
+// What a command leaves behind beside its results.
+struct Outcome {
+  int exit_status = 0;  // of a command that found what its manual gives a status of its own
+};
 
 struct Session {
   bool json = false;
   bool quiet = false;
   bool yes = false;
   bool dry_run = false;
+  bool no_archive = false;
   const CancelToken* cancel = nullptr;
+  // Null with --dry-run and --no-archive, and for commands that change no header.
+  archive::Keeper* keeper = nullptr;
+  Outcome* outcome = nullptr;
 };
 
 // Standard output, whole or Error{kIo}.

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "archive/keeper.h"
 #include "base/bytes.h"
 #include "cli/named_device.h"
 #include "cli/units.h"
@@ -106,11 +107,27 @@ luks::HeaderFile open_header(const VolumeArgs& args) {
 
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args) {
   if (!session.dry_run) {
-    return luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kReadWrite));
+    luks::HeaderFile changing =
+        luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kReadWrite));
+    if (session.keeper != nullptr) session.keeper->before(changing, args.header_path());
+    return changing;
   }
   const luks::HeaderFile file = open_header(args);
   auto copy = std::make_shared<storage::MemoryDevice>(luks::backup_header(file, true));
   return luks::HeaderFile::open(with_name(std::move(copy), file.device()->name()));
+}
+
+void keep_header(const Session& session, const std::string& path) {
+  if (session.keeper == nullptr) return;
+  std::optional<luks::HeaderFile> present;
+  try {
+    present.emplace(luks::HeaderFile::open(storage::open_file(path, {.lock = false})));
+  } catch (const Error& error) {
+    // Nothing there, or nothing that is a header.
+    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+  }
+  if (present) return session.keeper->before(*present, path);
+  session.keeper->will_write(path);
 }
 
 OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,

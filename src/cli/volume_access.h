@@ -55,6 +55,10 @@ luks::HeaderFile open_header(const VolumeArgs& args);
 // command does all it does and nothing reaches the storage.
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args);
 
+// For a command that is about to put a new header at `path`: the archive keeps the one that is
+// there, if any.
+void keep_header(const Session& session, const std::string& path);
+
 struct OpenedVolume {
   luks::Unlocked unlocked;
   SecretBytes passphrase;  // empty if the volume key was given

@@ -12,11 +12,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = str(Path(os.environ.get("LUKSKEEP") or ROOT / "build/release/lukskeep").resolve())
 SANITIZED = b"__asan_init" in Path(PROGRAM).read_bytes() if Path(PROGRAM).exists() else False
 TIMEOUT_S = 120
+# No test writes to the archive of whoever runs it; those that test the archive name one.
+os.environ["LUKSKEEP_ARCHIVE"] = "off"
 
 # Cheap, so that no test waits for a KDF.
 PBKDF2 = ["--pbkdf", "pbkdf2", "--pbkdf-iterations", "1000"]
 ARGON2 = ["--pbkdf", "argon2id", "--pbkdf-iterations", "4", "--pbkdf-memory", "32",
           "--pbkdf-parallel", "1"]
+# A key of age: 32 bytes 0x42, as in age's own test kit.
+IDENTITY = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX"
+RECIPIENT = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
 # Takes far longer than any test waits.
 ENDLESS = ["--pbkdf", "pbkdf2", "--pbkdf-iterations", "900000000"]
 

@@ -1,0 +1,14 @@
+// What tells a disk from another: serial number and world wide name, as the kernel knows them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "archive/snapshot.h"
+
+namespace lukskeep::archive {
+
+// Reads sysfs for a block device (of a partition, its disk). Never throws for what is not there.
+DeviceIdentity identify_device(const std::string& path, std::uint64_t size_bytes);
+
+}  // namespace lukskeep::archive

@@ -1,0 +1,378 @@
+#include "archive/snapshot.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include <unistd.h>
+#include <zstd.h>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "archive/device_identity.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "crypto/hash.h"
+#include "luks/crypt_device.h"
+#include "luks/header_backup.h"
+#include "luks/layout.h"
+#include "luks/luks1_codec.h"
+
+namespace lukskeep::archive {
+namespace {
+
+constexpr std::string_view kMagicLine = "lukskeep-snapshot 1\n";
+constexpr std::string_view kMagicStem = "lukskeep-snapshot ";
+constexpr std::size_t kHashBytes = 32;
+constexpr int kCompressionLevel = 1;  // most of a header is random or zero
+constexpr std::size_t kTextBytesMax = 4096;
+constexpr std::size_t kListMax = 64;
+
+std::string sha256_hex(ByteView bytes) { return to_hex(crypto::hash("sha256", bytes)); }
+
+// Everything is hashed with its length before it, so that no two inputs run into each other.
+class Fingerprint {
+ public:
+  Fingerprint& add(ByteView bytes) {
+    std::array<std::byte, 8> length{};
+    store_be<std::uint64_t>(length.data(), bytes.size());
+    hash_.update(length);
+    hash_.update(bytes);
+    return *this;
+  }
+  Fingerprint& add(std::string_view text) { return add(as_byte_view(text)); }
+  Fingerprint& add(std::uint64_t number) {
+    std::array<std::byte, 8> bytes{};
+    store_be(bytes.data(), number);
+    return add(ByteView(bytes));
+  }
+  std::string hex() {
+    Bytes digest(kHashBytes);
+    hash_.finish(digest);
+    return to_hex(digest);
+  }
+
+ private:
+  crypto::Hash hash_{"sha256"};
+};
+
+std::string keyslot_fingerprint(const luks::Header& header, int id) {
+  const luks::Keyslot& keyslot = header.keyslots.at(id);
+  Fingerprint fingerprint;
+  fingerprint.add(keyslot.kdf.type_name)
+      .add(keyslot.kdf.hash)
+      .add(keyslot.kdf.iterations)
+      .add(keyslot.kdf.memory_kib)
+      .add(keyslot.kdf.parallel)
+      .add(keyslot.kdf.salt);
+  for (const auto& [number, digest] : header.digests) {
+    if (digest.keyslots.contains(id)) fingerprint.add(digest.salt).add(digest.digest);
+  }
+  return fingerprint.hex();
+}
+
+std::vector<SnapshotKey> keyslots_of(const luks::Header& header) {
+  std::vector<SnapshotKey> keys;
+  for (const auto& [id, keyslot] : header.keyslots) {
+    const bool usual = keyslot.type == luks::Keyslot::Type::kLuks2;
+    keys.push_back({.number = id,
+                    .type = usual ? keyslot.kdf.type_name : keyslot.type_name,
+                    .fingerprint = keyslot_fingerprint(header, id)});
+  }
+  return keys;
+}
+
+std::vector<SnapshotKey> tokens_of(const luks::Header& header) {
+  std::vector<SnapshotKey> tokens;
+  for (const auto& [id, token] : header.tokens) {
+    tokens.push_back(
+        {.number = id, .type = token.type, .fingerprint = sha256_hex(as_byte_view(token.json))});
+  }
+  return tokens;
+}
+
+const luks::Segment* first_crypt_segment(const luks::Header& header) {
+  for (const auto& [id, segment] : header.segments) {
+    if (segment.type == luks::Segment::Type::kCrypt) return &segment;
+  }
+  return nullptr;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return {};
+  return name.data();
+}
+
+Manifest describe(const luks::HeaderFile& file) {
+  const luks::Header& header = file.header();
+  Manifest manifest{.uuid = header.uuid,
+                    .label = header.label,
+                    .version = header.version == luks::Version::kLuks1 ? 1U : 2U,
+                    .sequence_id = header.sequence_id,
+                    .header_bytes = luks::header_size_bytes(header),
+                    .metadata_bytes = header.metadata_size_bytes,
+                    .payload_offset_bytes = luks::payload_offset_bytes(header),
+                    .keyslots = keyslots_of(header),
+                    .tokens = tokens_of(header),
+                    .problems = file.report().problems,
+                    .content_id = content_id(file),
+                    .host = host_name()};
+  if (const luks::Segment* segment = first_crypt_segment(header)) {
+    manifest.cipher = segment->encryption;
+    manifest.sector_bytes = segment->sector_size_bytes;
+  }
+  manifest.taken_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                          std::chrono::system_clock::now().time_since_epoch())
+                          .count();
+  return manifest;
+}
+
+// ---- manifest
+// ------------------------------------------------------------------------------------
+
+OrderedJson keys_json(const std::vector<SnapshotKey>& keys) {
+  OrderedJson list = OrderedJson::array();
+  for (const SnapshotKey& key : keys) {
+    list.push_back({{"number", key.number}, {"type", key.type}, {"fingerprint", key.fingerprint}});
+  }
+  return list;
+}
+
+// Members of one JSON object, each of its type and of a bounded size.
+class Members {
+ public:
+  Members(const Json& object, std::string_view what) : object_(object), what_(what) {
+    if (!object.is_object()) fail("", "is no object");
+  }
+
+  std::string text(const char* name) const {
+    const Json& value = find(name);
+    if (!value.is_string()) fail(name, "is no string");
+    const auto& string = value.get_ref<const std::string&>();
+    if (string.size() > kTextBytesMax) fail(name, "is too long");
+    return string;
+  }
+
+  template <typename Number>
+  Number number(const char* name) const {
+    const Json& value = find(name);
+    const bool fits =
+        value.is_number_unsigned() && std::in_range<Number>(value.get<std::uint64_t>());
+    if (!fits) fail(name, "is no number that fits");
+    return static_cast<Number>(value.get<std::uint64_t>());
+  }
+
+  std::string hash(const char* name) const {
+    std::string hex = text(name);
+    const auto bytes = from_hex(hex);
+    if (!bytes || bytes->size() != kHashBytes) fail(name, "is no SHA-256");
+    return hex;
+  }
+
+  const Json& list(const char* name) const {
+    const Json& value = find(name);
+    if (!value.is_array() || value.size() > kListMax) fail(name, "is no list of a sane length");
+    return value;
+  }
+
+  const Json& find(const char* name) const {
+    const auto found = object_.find(name);
+    if (found == object_.end()) fail(name, "is missing");
+    return *found;
+  }
+
+  [[noreturn]] void fail(std::string_view name, std::string_view problem) const {
+    throw Error(Code::kDamaged, fmt::format("{}: manifest '{}' {}", what_, name, problem));
+  }
+
+ private:
+  const Json& object_;
+  std::string_view what_;
+};
+
+std::vector<SnapshotKey> decode_keys(const Members& members, const char* name,
+                                     std::string_view what) {
+  std::vector<SnapshotKey> keys;
+  for (const Json& entry : members.list(name)) {
+    const Members key(entry, what);
+    keys.push_back({.number = key.number<int>("number"),
+                    .type = key.text("type"),
+                    .fingerprint = key.hash("fingerprint")});
+  }
+  return keys;
+}
+
+// ---- compression
+// ---------------------------------------------------------------------------------
+
+Bytes compress(ByteView bytes) {
+  Bytes out(ZSTD_compressBound(bytes.size()));
+  const std::size_t size =
+      ZSTD_compress(out.data(), out.size(), bytes.data(), bytes.size(), kCompressionLevel);
+  if (ZSTD_isError(size) != 0) {
+    throw Error(Code::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(size)));
+  }
+  out.resize(size);
+  return out;
+}
+
+// The manifest says how many bytes there are; more are not made.
+Bytes decompress(ByteView bytes, std::size_t size_bytes, std::string_view what) {
+  Bytes out(size_bytes);
+  const std::size_t size = ZSTD_decompress(out.data(), out.size(), bytes.data(), bytes.size());
+  if (ZSTD_isError(size) != 0 || size != size_bytes) {
+    throw Error(Code::kDamaged, fmt::format("{}: the compressed header is damaged", what));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string content_id(const luks::HeaderFile& file) {
+  const luks::Header& header = file.header();
+  const Device& device = *file.device();
+  Fingerprint fingerprint;
+  const auto add_range = [&](std::uint64_t offset, std::uint64_t size) {
+    const std::uint64_t have = offset < device.size_bytes() ? device.size_bytes() - offset : 0;
+    Bytes bytes(std::min({size, have, luks::header_size_bytes(header)}));
+    device.read(offset, bytes);
+    fingerprint.add(bytes);
+  };
+  if (header.version == luks::Version::kLuks1) {
+    add_range(0, luks::kLuks1HeaderBytes);
+  } else {
+    add_range(0, 2 * header.metadata_size_bytes);
+  }
+  for (const auto& [id, keyslot] : header.keyslots) {
+    add_range(keyslot.area.offset_bytes, keyslot.area.size_bytes);
+  }
+  return fingerprint.hex();
+}
+
+Capture capture(const luks::HeaderFile& file, const std::string& path) {
+  Capture taken{.manifest = describe(file), .header = luks::backup_header(file, true)};
+  taken.manifest.sha256 = sha256_hex(taken.header);
+  taken.manifest.device = identify_device(path, file.device()->size_bytes());
+  return taken;
+}
+
+std::string encode_manifest(const Manifest& manifest) {
+  const OrderedJson json = {{"uuid", manifest.uuid},
+                            {"label", manifest.label},
+                            {"version", manifest.version},
+                            {"sequence_id", manifest.sequence_id},
+                            {"header_bytes", manifest.header_bytes},
+                            {"metadata_bytes", manifest.metadata_bytes},
+                            {"payload_offset_bytes", manifest.payload_offset_bytes},
+                            {"cipher", manifest.cipher},
+                            {"sector_bytes", manifest.sector_bytes},
+                            {"keyslots", keys_json(manifest.keyslots)},
+                            {"tokens", keys_json(manifest.tokens)},
+                            {"problems", manifest.problems},
+                            {"sha256", manifest.sha256},
+                            {"content_id", manifest.content_id},
+                            {"device",
+                             {{"path", manifest.device.path},
+                              {"size_bytes", manifest.device.size_bytes},
+                              {"serial", manifest.device.serial},
+                              {"wwn", manifest.device.wwn}}},
+                            {"taken_ns", static_cast<std::uint64_t>(manifest.taken_ns)},
+                            {"reason", manifest.reason},
+                            {"command", manifest.command},
+                            {"host", manifest.host}};
+  // Labels and paths may hold bytes that are no UTF-8: they are for people, and are replaced.
+  return json.dump(-1, ' ', true, OrderedJson::error_handler_t::replace);
+}
+
+Manifest decode_manifest(std::string_view line, std::string_view what) {
+  if (line.size() > limits::kManifestBytesMax) {
+    throw Error(Code::kDamaged, fmt::format("{}: the manifest is too long", what));
+  }
+  const Json json = parse_json(line, what);
+  const Members members(json, what);
+  const Members device(members.find("device"), what);
+  Manifest manifest{.uuid = members.text("uuid"),
+                    .label = members.text("label"),
+                    .version = members.number<unsigned>("version"),
+                    .sequence_id = members.number<std::uint64_t>("sequence_id"),
+                    .header_bytes = members.number<std::uint64_t>("header_bytes"),
+                    .metadata_bytes = members.number<std::uint64_t>("metadata_bytes"),
+                    .payload_offset_bytes = members.number<std::uint64_t>("payload_offset_bytes"),
+                    .cipher = members.text("cipher"),
+                    .sector_bytes = members.number<std::uint32_t>("sector_bytes"),
+                    .keyslots = decode_keys(members, "keyslots", what),
+                    .tokens = decode_keys(members, "tokens", what),
+                    .sha256 = members.hash("sha256"),
+                    .content_id = members.hash("content_id"),
+                    .device = {.path = device.text("path"),
+                               .size_bytes = device.number<std::uint64_t>("size_bytes"),
+                               .serial = device.text("serial"),
+                               .wwn = device.text("wwn")},
+                    .taken_ns = members.number<std::int64_t>("taken_ns"),
+                    .reason = members.text("reason"),
+                    .command = members.text("command"),
+                    .host = members.text("host")};
+  for (const Json& problem : members.list("problems")) {
+    if (!problem.is_string()) members.fail("problems", "is no list of texts");
+    manifest.problems.push_back(problem.get<std::string>());
+  }
+  if (manifest.version != 1 && manifest.version != 2) members.fail("version", "is neither 1 nor 2");
+  if (manifest.header_bytes > limits::kSnapshotHeaderBytesMax) {
+    members.fail("header_bytes", "is more than any header has");
+  }
+  return manifest;
+}
+
+Bytes seal_snapshot(const Capture& capture, std::span<const AgeRecipient> recipients) {
+  const std::string line = encode_manifest(capture.manifest);
+  Bytes inner = crypto::hash("sha256", as_byte_view(line));
+  const Bytes compressed = compress(capture.header);
+  inner.insert(inner.end(), compressed.begin(), compressed.end());
+  const Bytes sealed = age_seal(inner, recipients);
+  const std::string head = fmt::format("{}{}\n", kMagicLine, line);
+  Bytes file(as_byte_view(head).begin(), as_byte_view(head).end());
+  file.insert(file.end(), sealed.begin(), sealed.end());
+  return file;
+}
+
+SnapshotFile read_snapshot(ByteView file, std::string_view what) {
+  const std::string_view text =
+      as_string_view(file.first(std::min(file.size(), limits::kManifestBytesMax + 64)));
+  if (!text.starts_with(kMagicLine)) {
+    if (text.starts_with(kMagicStem)) {
+      throw Error(Code::kUnsupported, fmt::format("{} is a snapshot of a newer kind", what),
+                  "a newer LuksKeep reads it");
+    }
+    throw Error(Code::kDamaged, fmt::format("{} is no snapshot", what));
+  }
+  const std::size_t end = text.find('\n', kMagicLine.size());
+  if (end == std::string_view::npos) {
+    throw Error(Code::kDamaged, fmt::format("{}: the manifest has no end", what));
+  }
+  const std::string_view line = text.substr(kMagicLine.size(), end - kMagicLine.size());
+  return {.manifest = decode_manifest(line, what),
+          .id = sha256_hex(as_byte_view(line)),
+          .sealed_offset = end + 1};
+}
+
+std::optional<Bytes> open_snapshot(ByteView file, std::span<const AgeIdentity> identities,
+                                   std::string_view what) {
+  const SnapshotFile snapshot = read_snapshot(file, what);
+  const auto inner = age_open(file.subspan(snapshot.sealed_offset), identities, what);
+  if (!inner) return std::nullopt;
+  if (inner->size() < kHashBytes || to_hex(ByteView(*inner).first(kHashBytes)) != snapshot.id) {
+    throw Error(Code::kDamaged, fmt::format("{}: its manifest was changed", what));
+  }
+  Bytes header =
+      decompress(ByteView(*inner).subspan(kHashBytes), snapshot.manifest.header_bytes, what);
+  if (sha256_hex(header) != snapshot.manifest.sha256) {
+    throw Error(Code::kDamaged, fmt::format("{}: the header is not the one it names", what));
+  }
+  return header;
+}
+
+}  // namespace lukskeep::archive

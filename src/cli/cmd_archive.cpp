@@ -1,0 +1,612 @@
+// archive init, add, list, show, diff, export, import, verify, prune, status.
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <lukskeep/error.h>
+
+#include "archive/keeper.h"
+#include "archive/store.h"
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "cli/archive_place.h"
+#include "cli/command.h"
+#include "cli/copy_args.h"
+#include "cli/target.h"
+#include "cli/units.h"
+#include "cli/volume_access.h"
+#include "keys/key_source.h"
+#include "storage/memory_device.h"
+
+namespace lukskeep::cli {
+namespace {
+
+using archive::Entry;
+
+constexpr std::size_t kShortId = 12;
+
+std::string short_id(const std::string& id) { return id.substr(0, kShortId); }
+
+// "2026-03-01T12:00:00Z".
+std::string time_text(std::int64_t taken_ns) {
+  const std::chrono::sys_seconds seconds{std::chrono::seconds(taken_ns / 1'000'000'000)};
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(
+                                                  std::chrono::system_clock::time_point(seconds))));
+}
+
+// --store.
+struct StoreArgs {
+  std::string directory;
+
+  void declare(Options& options) {
+    options.add({.name = "--store",
+                 .value = "DIR",
+                 .help = "the archive (default: LUKSKEEP_ARCHIVE, or the user's own)"},
+                directory);
+  }
+
+  std::string chosen() const {
+    if (!directory.empty()) return directory;
+    if (auto found = default_store()) return *found;
+    throw Error(Code::kUsage, "the archive is switched off by LUKSKEEP_ARCHIVE=off",
+                "name one with --store");
+  }
+  archive::Store open() const { return archive::Store(chosen()); }
+};
+
+// --identity.
+struct IdentityArgs {
+  std::string source;
+
+  void declare(Options& options) {
+    options.add({.name = "--identity",
+                 .value = "SOURCE",
+                 .help = "the private key that opens snapshots: file:PATH, fd:N (default: the one "
+                         "that was made with the archive)"},
+                source);
+  }
+
+  std::vector<archive::AgeIdentity> read(const Session& session) const {
+    const std::string uri =
+        source.empty()
+            ? keys::to_string({.kind = keys::KeySource::Kind::kFile, .path = default_identity()})
+            : source;
+    const SecretBytes text =
+        keys::read_key(keys::parse_key_source(uri), {}, terminal_prompter(session), session.cancel);
+    return archive::parse_age_identities(text.span(), printable(uri, 256));
+  }
+};
+
+OrderedJson to_json(const Entry& entry) {
+  return {{"id", entry.id},
+          {"uuid", entry.uuid},
+          {"device", entry.device_path},
+          {"taken", time_text(entry.taken_ns)},
+          {"taken_ns", entry.taken_ns},
+          {"reason", entry.reason},
+          {"command", entry.command},
+          {"version", entry.version},
+          {"sequence_id", entry.sequence_id},
+          {"keyslots", entry.keyslots},
+          {"revoked", entry.revoked},
+          {"file", entry.file}};
+}
+
+std::string to_line(const Entry& entry) {
+  return fmt::format("{}  {}  {}  LUKS{}  {:>2} key{}  {:<6}  {}{}{}\n", short_id(entry.id),
+                     time_text(entry.taken_ns), printable(entry.uuid), entry.version,
+                     entry.keyslots, entry.keyslots == 1 ? " " : "s", printable(entry.reason),
+                     printable(entry.device_path, 256),
+                     entry.command.empty() ? "" : fmt::format("  ({})", printable(entry.command)),
+                     entry.revoked ? "  holds a key that was removed since" : "");
+}
+
+class ArchiveInit final : public Command {
+ public:
+  void declare(Options& options) override {
+    store_.declare(options);
+    options.add({.name = "--recipient",
+                 .value = "KEYS",
+                 .help = "seal to these public keys, age1… with commas between (default: to a key "
+                         "made here)"},
+                recipients_);
+  }
+
+  void run(const Session& session) override {
+    const std::string directory = store_.chosen();
+    if (archive::Store::exists(directory)) {
+      throw Error(Code::kExists,
+                  fmt::format("'{}' is an archive already", printable(directory, 256)));
+    }
+    OrderedJson json = {{"store", directory}};
+    std::string text = fmt::format("{} the archive '{}'", session.dry_run ? "would make" : "made",
+                                   printable(directory, 256));
+    if (recipients_.empty()) {
+      bool made = false;
+      if (!session.dry_run) {
+        archive::open_or_make(directory, default_identity(), made);
+      }
+      json["identity"] = default_identity();
+      text += fmt::format(", which '{}' opens: keep a copy of that key somewhere else",
+                          printable(default_identity(), 256));
+    } else {
+      const auto keys = parse_recipients();
+      if (!session.dry_run) archive::Store::create(directory, keys);
+      json["recipients"] = keys.size();
+    }
+    report(session, std::move(json), text);
+  }
+
+ private:
+  std::vector<archive::AgeRecipient> parse_recipients() const {
+    std::string lines = recipients_;
+    std::ranges::replace(lines, ',', '\n');
+    return archive::parse_age_recipients(lines, "--recipient");
+  }
+
+  StoreArgs store_;
+  std::string recipients_;
+};
+
+class ArchiveAdd final : public Command {
+ public:
+  void declare(Options& options) override {
+    volume_.declare(options);
+    store_.declare(options);
+    options.flag({.name = "--stdout", .help = "write the snapshot to standard output too"},
+                 stdout_);
+  }
+
+  void run(const Session& session) override {
+    if (stdout_) check_stdout_is_free(session);
+    const luks::HeaderFile file = open_header(volume_);
+    bool made = false;
+    if (session.dry_run) {
+      return report(
+          session, {{"volume", volume_.volume}},
+          fmt::format("would archive the header of '{}'", printable(volume_.volume, 256)));
+    }
+    archive::Store store = archive::open_or_make(store_.chosen(), default_identity(), made);
+    const archive::Added added =
+        store.add(file, {.path = volume_.header_path(), .reason = "manual", .command = ""});
+    if (stdout_) {
+      const Bytes bytes = store.file_of(store.find(added.id));
+      return print(as_string_view(bytes));
+    }
+    report(session, {{"volume", volume_.volume}, {"id", added.id}, {"new", added.is_new}},
+           added.is_new ? fmt::format("archived the header of '{}' as {}",
+                                      printable(volume_.volume, 256), short_id(added.id))
+                        : fmt::format("the archive has the header of '{}' as it is: {}",
+                                      printable(volume_.volume, 256), short_id(added.id)));
+  }
+
+ private:
+  VolumeArgs volume_;
+  StoreArgs store_;
+  bool stdout_ = false;
+};
+
+class ArchiveList final : public Command {
+ public:
+  void declare(Options& options) override {
+    store_.declare(options);
+    options.add({.name = "--uuid", .value = "UUID", .help = "snapshots of this volume only"},
+                uuid_);
+  }
+
+  void run(const Session& session) override {
+    archive::Store store = store_.open();
+    const std::vector<Entry> entries = store.list(uuid_);
+    if (session.json) {
+      OrderedJson list = OrderedJson::array();
+      for (const Entry& entry : entries) list.push_back(to_json(entry));
+      return print_json({{"store", store.directory()}, {"snapshots", std::move(list)}});
+    }
+    std::string text;
+    for (const Entry& entry : entries) text += to_line(entry);
+    print(entries.empty() ? "no snapshots\n" : text);
+  }
+
+ private:
+  StoreArgs store_;
+  std::string uuid_;
+};
+
+// A snapshot's ID as a positional.
+void declare_id(Options& options, std::string_view name, std::string& id) {
+  options.positional({.name = name, .help = "the snapshot: the first digits of its ID"}, id);
+}
+
+class ArchiveShow final : public Command {
+ public:
+  void declare(Options& options) override {
+    declare_id(options, "ID", id_);
+    store_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    archive::Store store = store_.open();
+    const Entry entry = store.find(id_);
+    const archive::Manifest manifest = store.manifest(entry);
+    OrderedJson json = to_json(entry);
+    json["manifest"] = OrderedJson::parse(archive::encode_manifest(manifest));
+    show(session, json, to_text(entry, manifest));
+  }
+
+ private:
+  static std::string to_text(const Entry& entry, const archive::Manifest& manifest) {
+    std::string text = fmt::format(
+        "snapshot {}\n\n  taken     {} ({}{}) on {}\n  device    {}, {}\n  UUID      {}\n"
+        "  header    LUKS{}, {}, sequence id {}\n  payload   {} from byte {}\n  SHA-256   {}\n",
+        entry.id, time_text(entry.taken_ns), printable(manifest.reason),
+        manifest.command.empty() ? "" : ": " + printable(manifest.command),
+        printable(manifest.host), printable(manifest.device.path, 256),
+        human_size(manifest.device.size_bytes), printable(manifest.uuid), manifest.version,
+        human_size(manifest.header_bytes), manifest.sequence_id, printable(manifest.cipher),
+        manifest.payload_offset_bytes, manifest.sha256);
+    for (const auto& key : manifest.keyslots) {
+      text += fmt::format("  keyslot   {:<2} {}, key {}\n", key.number, printable(key.type),
+                          key.fingerprint.substr(0, kShortId));
+    }
+    for (const auto& token : manifest.tokens) {
+      text += fmt::format("  token     {:<2} {}\n", token.number, printable(token.type));
+    }
+    for (const std::string& problem : manifest.problems) {
+      text += fmt::format("  damaged   {}\n", printable(problem, 512));
+    }
+    if (entry.revoked) text += "  It holds a key that was removed since.\n";
+    return text;
+  }
+
+  StoreArgs store_;
+  std::string id_;
+};
+
+class ArchiveDiff final : public Command {
+ public:
+  void declare(Options& options) override {
+    declare_id(options, "A", first_);
+    declare_id(options, "B", second_);
+    store_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    archive::Store store = store_.open();
+    const archive::Manifest a = store.manifest(store.find(first_));
+    const archive::Manifest b = store.manifest(store.find(second_));
+    OrderedJson json = {{"fields", fields(a, b)},
+                        {"keyslots", keys(a.keyslots, b.keyslots)},
+                        {"tokens", keys(a.tokens, b.tokens)}};
+    json["same_bytes"] = a.sha256 == b.sha256;
+    show(session, json, to_text(json));
+  }
+
+ private:
+  static OrderedJson fields(const archive::Manifest& a, const archive::Manifest& b) {
+    const OrderedJson left = OrderedJson::parse(archive::encode_manifest(a));
+    const OrderedJson right = OrderedJson::parse(archive::encode_manifest(b));
+    OrderedJson changed = OrderedJson::object();
+    const std::set<std::string> apart = {"keyslots", "tokens", "sha256",  "content_id",
+                                         "taken_ns", "reason", "command", "host"};
+    for (const auto& [name, value] : left.items()) {
+      if (!apart.contains(name) && value != right[name]) changed[name] = {value, right[name]};
+    }
+    return changed;
+  }
+
+  // What came, went, or moved to another number, by fingerprint.
+  static OrderedJson keys(const std::vector<archive::SnapshotKey>& a,
+                          const std::vector<archive::SnapshotKey>& b) {
+    std::map<std::string, std::pair<OrderedJson, OrderedJson>> numbers;
+    std::map<std::string, std::string> types;
+    for (const auto& key : a) numbers[key.fingerprint].first = key.number;
+    for (const auto& key : b) numbers[key.fingerprint].second = key.number;
+    for (const auto& key : a) types[key.fingerprint] = key.type;
+    for (const auto& key : b) types[key.fingerprint] = key.type;
+    OrderedJson list = OrderedJson::array();
+    for (const auto& [fingerprint, pair] : numbers) {
+      if (pair.first == pair.second) continue;
+      list.push_back({{"fingerprint", fingerprint},
+                      {"type", types[fingerprint]},
+                      {"from", pair.first},
+                      {"to", pair.second}});
+    }
+    return list;
+  }
+
+  static std::string to_text(const OrderedJson& json) {
+    std::string text;
+    for (const auto& [name, values] : json["fields"].items()) {
+      text += fmt::format("{}: {} -> {}\n", name, values[0].dump(), values[1].dump());
+    }
+    for (const char* noun : {"keyslots", "tokens"}) {
+      for (const OrderedJson& change : json[noun]) {
+        const std::string one = std::string(noun).substr(0, std::string_view(noun).size() - 1);
+        const std::string type = printable(change["type"].get<std::string>());
+        if (change["from"].is_null()) {
+          text += fmt::format("{} {} ({}) was added\n", one, change["to"].dump(), type);
+        } else if (change["to"].is_null()) {
+          text += fmt::format("{} {} ({}) is gone\n", one, change["from"].dump(), type);
+        } else {
+          text += fmt::format("{} {} ({}) is now {}\n", one, change["from"].dump(), type,
+                              change["to"].dump());
+        }
+      }
+    }
+    if (text.empty())
+      text = json["same_bytes"] == true ? "no difference\n" : "only unused room differs\n";
+    return text;
+  }
+
+  StoreArgs store_;
+  std::string first_;
+  std::string second_;
+};
+
+class ArchiveExport final : public Command {
+ public:
+  void declare(Options& options) override {
+    declare_id(options, "ID", id_);
+    options.positional(
+        {.name = "FILE", .help = "the header as header restore takes it, or - for standard output"},
+        path_);
+    store_.declare(options);
+    identity_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    if (is_pipe(path_)) {
+      check_stdout_is_free(session);
+    } else {
+      confirm_overwrite(session, path_);
+    }
+    archive::Store store = store_.open();
+    const Entry entry = store.find(id_);
+    const Bytes header = store.open(entry, identity_.read(session));
+    if (is_pipe(path_)) return print(as_string_view(header));
+    if (!session.dry_run) {
+      Target target(path_, header.size());
+      target.device()->write(0, header);
+      target.commit();
+    }
+    report(session, {{"id", entry.id}, {"file", path_}, {"size", header.size()}},
+           fmt::format("{} the header of snapshot {} to '{}'",
+                       session.dry_run ? "would write" : "wrote", short_id(entry.id),
+                       printable(path_, 256)));
+  }
+
+ private:
+  StoreArgs store_;
+  IdentityArgs identity_;
+  std::string id_;
+  std::string path_;
+};
+
+class ArchiveImport final : public Command {
+ public:
+  void declare(Options& options) override {
+    options.positional(
+        {.name = "FILE", .help = "a snapshot, or a header backup of LuksKeep or cryptsetup"},
+        path_);
+    store_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    const std::shared_ptr<Device> device = open_device(path_, storage::Access::kRead);
+    bool made = false;
+    archive::Added added;
+    if (is_snapshot(*device)) {
+      Bytes bytes(device->size_bytes());
+      device->read(0, bytes);
+      const std::string what = fmt::format("'{}'", device->name());
+      added.id = archive::read_snapshot(bytes, what).id;
+      if (!session.dry_run) {
+        added = archive::open_or_make(store_.chosen(), default_identity(), made)
+                    .import_file(bytes, what);
+      }
+    } else {
+      const luks::HeaderFile file = luks::HeaderFile::open(device);
+      if (!session.dry_run) {
+        added = archive::open_or_make(store_.chosen(), default_identity(), made)
+                    .add(file, {.path = path_, .reason = "import", .command = ""});
+      }
+    }
+    report(session, {{"file", path_}, {"id", added.id}, {"new", added.is_new}},
+           fmt::format("{} '{}'{}", session.dry_run ? "would import" : "imported",
+                       printable(path_, 256),
+                       added.id.empty() ? "" : fmt::format(" as {}", short_id(added.id))));
+  }
+
+ private:
+  static bool is_snapshot(const Device& device) {
+    constexpr std::string_view kStem = "lukskeep-snapshot ";
+    if (device.size_bytes() < kStem.size() ||
+        device.size_bytes() > 2 * limits::kSnapshotHeaderBytesMax) {
+      return false;
+    }
+    Bytes head(kStem.size());
+    device.read(0, head);
+    return as_string_view(head) == kStem;
+  }
+
+  StoreArgs store_;
+  std::string path_;
+};
+
+class ArchiveVerify final : public Command {
+ public:
+  void declare(Options& options) override {
+    store_.declare(options);
+    identity_.declare(options);
+    options.flag(
+        {.name = "--open", .help = "open every snapshot with the private key and check its header"},
+        open_);
+    options.flag({.name = "--rebuild", .help = "make the catalogue anew from the files"}, rebuild_);
+  }
+
+  void run(const Session& session) override {
+    archive::Store store = store_.open();
+    std::vector<std::string> problems;
+    if (rebuild_) problems = store.rebuild();
+    const std::vector<Entry> entries = store.list();
+    const auto identities = open_ ? identity_.read(session) : std::vector<archive::AgeIdentity>();
+    for (const Entry& entry : entries) {
+      session.cancel->check();
+      try {
+        check(store, entry, identities);
+      } catch (const Error& error) {
+        problems.push_back(error.message());
+      }
+    }
+    if (!problems.empty()) session.outcome->exit_status = exit_status(Code::kDamaged);
+    std::string text = fmt::format("{} snapshot{}, {} damaged\n", entries.size(),
+                                   entries.size() == 1 ? "" : "s", problems.size());
+    for (const std::string& problem : problems) text += "  " + problem + "\n";
+    show(session, {{"snapshots", entries.size()}, {"opened", open_}, {"problems", problems}}, text);
+  }
+
+ private:
+  // Opened, a snapshot has to be a header that reads, of the volume that it names.
+  void check(const archive::Store& store, const Entry& entry,
+             std::span<const archive::AgeIdentity> identities) const {
+    const archive::Manifest manifest = store.manifest(entry);
+    if (!open_) return;
+    const auto device =
+        std::make_shared<storage::MemoryDevice>(store.open(entry, identities), false);
+    const luks::HeaderFile file = luks::HeaderFile::open(device);
+    if (file.header().uuid != manifest.uuid || file.header().sequence_id != manifest.sequence_id) {
+      throw Error(Code::kDamaged,
+                  fmt::format("snapshot {} holds another header than it says", short_id(entry.id)));
+    }
+  }
+
+  StoreArgs store_;
+  IdentityArgs identity_;
+  bool open_ = false;
+  bool rebuild_ = false;
+};
+
+class ArchivePrune final : public Command {
+ public:
+  void declare(Options& options) override {
+    store_.declare(options);
+    options.add({.name = "--keep", .value = "N", .help = "keep the newest N of each volume"},
+                keep_);
+    options.add(
+        {.name = "--older-than", .value = "DAYS", .help = "remove only what is older than this"},
+        days_);
+    options.flag({.name = "--revoked",
+                  .help = "remove what holds a key that was removed from the volume since"},
+                 revoked_);
+  }
+
+  void run(const Session& session) override {
+    if (!keep_ && !days_ && !revoked_) {
+      throw Error(Code::kUsage, "nothing says what to remove",
+                  "give --keep, --older-than or --revoked");
+    }
+    archive::Store store = store_.open();
+    OrderedJson removed = OrderedJson::array();
+    std::map<std::string, std::uint32_t> seen;
+    for (const Entry& entry : store.list()) {
+      // The newest of a volume stays whatever is asked for: it is the backup.
+      const std::uint32_t rank = seen[entry.uuid]++;
+      if (rank == 0 || !unwanted(entry, rank)) continue;
+      if (!session.dry_run) store.remove(entry);
+      removed.push_back(to_json(entry));
+    }
+    const std::size_t count = removed.size();
+    report(session, {{"store", store.directory()}, {"removed", std::move(removed)}},
+           fmt::format("{} {} snapshot{}", session.dry_run ? "would remove" : "removed", count,
+                       count == 1 ? "" : "s"));
+  }
+
+ private:
+  bool unwanted(const Entry& entry, std::uint32_t rank) const {
+    if (revoked_ && entry.revoked) return true;
+    if (!keep_ && !days_) return false;
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    const std::int64_t age_days =
+        (std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() - entry.taken_ns) /
+        (std::int64_t{86'400} * 1'000'000'000);
+    return (!keep_ || rank >= *keep_) && (!days_ || age_days >= std::int64_t{*days_});
+  }
+
+  StoreArgs store_;
+  std::optional<std::uint32_t> keep_;
+  std::optional<std::uint32_t> days_;
+  bool revoked_ = false;
+};
+
+class ArchiveStatus final : public Command {
+ public:
+  void declare(Options& options) override { store_.declare(options); }
+
+  void run(const Session& session) override {
+    archive::Store store = store_.open();
+    OrderedJson volumes = OrderedJson::array();
+    std::string text;
+    std::set<std::pair<std::string, std::string>> seen;
+    std::size_t revoked = 0;
+    for (const Entry& entry : store.list()) {
+      if (entry.revoked) ++revoked;
+      if (!seen.emplace(entry.uuid, entry.device_path).second) continue;
+      const std::string state = state_of(entry);
+      if (state != "current") session.outcome->exit_status = 1;
+      volumes.push_back({{"uuid", entry.uuid},
+                         {"device", entry.device_path},
+                         {"newest", entry.id},
+                         {"taken", time_text(entry.taken_ns)},
+                         {"state", state}});
+      text += fmt::format("{:<8}  {}  {}  {}\n", state, printable(entry.uuid),
+                          time_text(entry.taken_ns), printable(entry.device_path, 256));
+    }
+    if (revoked > 0) {
+      text += fmt::format(
+          "{} snapshot{} a key that was removed since (lukskeep archive prune --revoked)\n",
+          revoked, revoked == 1 ? " holds" : "s hold");
+    }
+    if (text.empty()) text = "no snapshots\n";
+    show(session, {{"store", store.directory()}, {"volumes", volumes}, {"revoked", revoked}}, text);
+  }
+
+ private:
+  static std::string state_of(const Entry& entry) {
+    try {
+      const auto file =
+          luks::HeaderFile::open(storage::open_file(entry.device_path, {.lock = false}));
+      if (file.header().uuid != entry.uuid) return "replaced";
+      return archive::content_id(file) == entry.content_id ? "current" : "changed";
+    } catch (const Error& error) {
+      if (error.code() == Code::kNotFound) return "absent";
+      return error.code() == Code::kNotLuks || error.code() == Code::kDamaged ? "damaged"
+                                                                              : "unread";
+    }
+  }
+
+  StoreArgs store_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_archive_init() { return std::make_unique<ArchiveInit>(); }
+std::unique_ptr<Command> make_archive_add() { return std::make_unique<ArchiveAdd>(); }
+std::unique_ptr<Command> make_archive_list() { return std::make_unique<ArchiveList>(); }
+std::unique_ptr<Command> make_archive_show() { return std::make_unique<ArchiveShow>(); }
+std::unique_ptr<Command> make_archive_diff() { return std::make_unique<ArchiveDiff>(); }
+std::unique_ptr<Command> make_archive_export() { return std::make_unique<ArchiveExport>(); }
+std::unique_ptr<Command> make_archive_import() { return std::make_unique<ArchiveImport>(); }
+std::unique_ptr<Command> make_archive_verify() { return std::make_unique<ArchiveVerify>(); }
+std::unique_ptr<Command> make_archive_prune() { return std::make_unique<ArchivePrune>(); }
+std::unique_ptr<Command> make_archive_status() { return std::make_unique<ArchiveStatus>(); }
+
+}  // namespace lukskeep::cli

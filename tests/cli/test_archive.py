@@ -1,0 +1,243 @@
+"""The archive: what is added by itself, and what can be done with it."""
+
+import os
+import re
+import sqlite3
+import subprocess
+
+import pytest
+
+from cli_tools import IDENTITY, PBKDF2, PROGRAM, RECIPIENT, fails, ok, run, tree
+
+CHANGE = ["--new-key", "file:k3", *PBKDF2]
+
+
+@pytest.fixture
+def kept(luks2, monkeypatch):
+    """The volume v2 (k1, k2) and an archive that is on."""
+    monkeypatch.setenv("LUKSKEEP_ARCHIVE", str(luks2 / "store"))
+    monkeypatch.setenv("LUKSKEEP_ARCHIVE_KEY", str(luks2 / "own.key"))
+    (luks2 / "id").write_text(IDENTITY + "\n")
+    return luks2
+
+
+def snapshots(folder, *more):
+    return ok("archive", "list", "--json", *more, cwd=folder).json["snapshots"]
+
+
+def test_every_change_is_archived_before_and_after(kept):
+    before = (kept / "v2").read_bytes()
+    result = ok("key", "add", "v2", "--key", "file:k1", *CHANGE, cwd=kept)
+    assert "own.key" in result.err  # told once where the key is
+    assert (kept / "own.key").stat().st_mode & 0o077 == 0
+    assert (kept / "store").stat().st_mode & 0o077 == 0
+    after, first = snapshots(kept)
+    assert [(s["reason"], s["command"], s["keyslots"]) for s in (first, after)] == \
+        [("before", "key add", 2), ("after", "key add", 3)]
+    ok("archive", "export", first["id"], "old", cwd=kept)
+    assert (kept / "old").read_bytes() == before[:(kept / "old").stat().st_size]
+    for files in (kept / "store").rglob("*"):
+        assert files.stat().st_mode & 0o077 == 0, files
+    # The next change finds the last state there already.
+    result = ok("config", "v2", "--label", "x", cwd=kept)
+    assert "own.key" not in result.err
+    assert len(snapshots(kept)) == 3
+
+
+@pytest.mark.parametrize("command", [
+    ["key", "remove", "v2", "--slot", "1"],
+    ["key", "change", "v2", "--key", "file:k2", *CHANGE],
+    ["config", "v2", "--label", "new"],
+    ["erase", "v2", "--yes"],
+    ["create", "v2", "--key", "file:k1", "--yes", *PBKDF2],
+    ["encrypt", "plain", "v2", "--key", "file:k1", "--yes", *PBKDF2],
+    ["header", "restore", "v2", "backup", "--yes"],
+])
+def test_which_commands_archive(kept, command):
+    ok("header", "backup", "v2", "backup", cwd=kept)
+    old = ok("info", "v2", "--json", cwd=kept).json["uuid"]
+    ok(*command, "--no-archive", "--dry-run", cwd=kept)
+    ok(*command, "--dry-run", cwd=kept)
+    assert not (kept / "store").exists()
+    ok(*command, cwd=kept)
+    listed = snapshots(kept)
+    assert listed[-1]["reason"] == "before" and listed[-1]["uuid"] == old
+    if command[1] == "restore":
+        assert len(listed) == 1  # the same header as before
+    else:
+        assert listed[0]["reason"] == "after" and len(listed) == 2
+    # Another volume is where the old one was: its snapshot is all that is left of it.
+    states = {v["state"] for v in run("archive", "status", "--json", cwd=kept).json["volumes"]}
+    replaced = command[0] in ("create", "encrypt")
+    assert states == ({"current", "replaced"} if replaced else {"current"})
+
+
+def test_no_archive_and_off(kept, monkeypatch):
+    ok("config", "v2", "--label", "a", "--no-archive", cwd=kept)
+    monkeypatch.setenv("LUKSKEEP_ARCHIVE", "off")
+    ok("config", "v2", "--label", "b", cwd=kept)
+    assert not (kept / "store").exists() and not (kept / "own.key").exists()
+    fails(1, "archive", "list", cwd=kept)
+
+
+def test_nothing_is_changed_without_a_copy(kept):
+    (kept / "store").write_text("in the way")
+    before = (kept / "v2").read_bytes()
+    result = run("config", "v2", "--label", "x", cwd=kept)
+    assert result.status != 0 and "--no-archive" in result.err
+    assert (kept / "v2").read_bytes() == before
+
+
+def test_a_removed_key_is_marked_and_pruned(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    ok("key", "remove", "v2", "--slot", "1", cwd=kept)
+    newest, old = snapshots(kept)
+    assert old["revoked"] and not newest["revoked"]
+    assert "removed since" in ok("archive", "list", cwd=kept).text
+    assert ok("archive", "status", "--json", cwd=kept).json["revoked"] == 1
+    assert len(ok("archive", "prune", "--revoked", "--dry-run", "--json",
+                  cwd=kept).json["removed"]) == 1
+    assert len(snapshots(kept)) == 2
+    ok("archive", "prune", "--revoked", cwd=kept)
+    assert [s["id"] for s in snapshots(kept)] == [newest["id"]]
+    ok("archive", "prune", "--keep", "0", cwd=kept)
+    assert len(snapshots(kept)) == 1  # the newest stays
+
+
+def test_a_moved_key_is_the_same_key(kept):
+    """cryptsetup's change of a passphrase moves keyslots about: a number says nothing."""
+    ok("archive", "add", "v2", cwd=kept)
+    ok("key", "change", "v2", "--key", "file:k2", *CHANGE, cwd=kept)
+    first, second = snapshots(kept)[1]["id"], snapshots(kept)[0]["id"]
+    keys = ok("archive", "diff", first, second, "--json", cwd=kept).json["keyslots"]
+    assert sorted((k["from"], k["to"]) for k in keys if k["from"] is not None) == [(1, None)]
+    assert snapshots(kept)[1]["revoked"]
+
+
+def test_status_sees_what_others_did(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    ok("config", "v2", "--label", "x", "--no-archive", cwd=kept)
+    result = run("archive", "status", "--json", cwd=kept, check=1)
+    assert [v["state"] for v in result.json["volumes"]] == ["changed"]
+    ok("archive", "add", "v2", cwd=kept)
+    ok("archive", "status", cwd=kept)
+    os.rename(kept / "v2", kept / "elsewhere")
+    assert run("archive", "status", "--json", cwd=kept,
+               check=1).json["volumes"][0]["state"] == "absent"
+
+
+def test_an_unchanged_header_adds_no_byte(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    before = tree(kept / "store")
+    assert ok("archive", "add", "v2", "--json", cwd=kept).json["new"] is False
+    assert tree(kept / "store") == before
+
+
+def test_a_damaged_copy_is_archived_with_its_damage(kept):
+    with open(kept / "v2", "r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff" * 64)
+    ok("config", "v2", "--label", "mended", cwd=kept)
+    first = snapshots(kept)[1]["id"]
+    shown = ok("archive", "show", first, "--json", cwd=kept).json["manifest"]
+    assert "primary" in shown["problems"][0]
+
+
+def test_sealed_to_a_key_that_is_not_here(kept):
+    ok("archive", "init", "--recipient", RECIPIENT, cwd=kept)
+    fails(5, "archive", "init", "--recipient", RECIPIENT, cwd=kept)
+    ok("archive", "add", "v2", cwd=kept)
+    assert not (kept / "own.key").exists()
+    newest = snapshots(kept)[0]["id"]
+    fails(1, "archive", "export", newest, "out", cwd=kept)  # there is no key of our own
+    (kept / "other").write_text(
+        "AGE-SECRET-KEY-1QQQSYQCYQ5RQWZQFPG9SCRGWPUGPZYSNZS23V9CCRYDPK8QARC0S5CH2QH\n")
+    ok("archive", "export", newest, "out", "--identity", "file:id", cwd=kept)
+    assert (kept / "v2").read_bytes().startswith((kept / "out").read_bytes())
+
+
+def test_stdout_carries_the_whole_snapshot(kept):
+    data = ok("archive", "add", "v2", "--stdout", cwd=kept).out
+    (kept / "carried").write_bytes(data)
+    entry = snapshots(kept)[0]
+    assert (kept / "store" / entry["file"]).read_bytes() == data
+    result = ok("archive", "import", "carried", "--store", "second", "--json", cwd=kept).json
+    assert result == {"file": "carried", "id": entry["id"], "new": True, "dry_run": False}
+    assert ok("archive", "import", "carried", "--store", "second", "--json",
+              cwd=kept).json["new"] is False
+
+
+def test_verify_finds_every_changed_byte_region(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    entry = snapshots(kept)[0]
+    assert ok("archive", "verify", "--open", "--json", cwd=kept).json["problems"] == []
+    path = kept / "store" / entry["file"]
+    whole = path.read_bytes()
+    manifest_end = whole.index(b"\n", 20)
+    for at in (3, 60, manifest_end + 5, manifest_end + 90, manifest_end + 300, len(whole) - 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        result = run("archive", "verify", "--open", "--json", cwd=kept, check=4)
+        assert len(result.json["problems"]) == 1, at
+    path.write_bytes(whole[:-100])
+    run("archive", "verify", "--open", cwd=kept, check=4)
+    path.unlink()
+    run("archive", "verify", cwd=kept, check=4)
+
+
+def test_a_lost_or_damaged_catalogue_is_made_anew(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    ok("key", "remove", "v2", "--slot", "1", cwd=kept)
+    listed = snapshots(kept)
+    catalogue = kept / "store" / "catalogue.sqlite"
+    for damage in (catalogue.unlink, lambda: catalogue.write_bytes(b"no database" * 1000),
+                   lambda: catalogue.write_bytes(b"")):
+        damage()
+        assert snapshots(kept) == listed
+    with sqlite3.connect(catalogue) as database:
+        database.execute("DELETE FROM snapshots")
+    assert snapshots(kept) == []
+    ok("archive", "verify", "--rebuild", cwd=kept)
+    assert snapshots(kept) == listed
+
+
+def test_several_writers_at_once(kept):
+    processes = []
+    for number in range(8):
+        name = f"w{number}"
+        processes.append(subprocess.Popen(
+            [PROGRAM, "create", name, "--size", "64K", "--key", "file:k1", *PBKDF2], cwd=kept,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    for process in processes:
+        err = process.stderr.read().decode()
+        process.stderr.close()
+        assert process.wait(timeout=60) == 0 and "not in the archive" not in err, err
+    assert len(snapshots(kept)) == 8
+    assert ok("archive", "verify", "--open", "--json", cwd=kept).json["problems"] == []
+
+
+def test_names_and_keys_that_are_wrong(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    for name, status in (("xyz", 1), ("../..", 1), ("abc", 1), ("0" * 64, 1), ("f" * 65, 1)):
+        fails(status, "archive", "show", name, cwd=kept)
+    newest = snapshots(kept)[0]["id"]
+    fails(1, "archive", "export", newest, "out", "--identity", "file:k1", cwd=kept)
+    fails(1, "archive", "init", "--store", "s2", "--recipient", "age1nonsense", cwd=kept)
+    fails(4, "archive", "import", "plain", cwd=kept)
+    assert not (kept / "out").exists() and not (kept / "s2").exists()
+
+
+def test_a_hostile_manifest_stays_in_the_store(kept):
+    data = ok("archive", "add", "v2", "--stdout", cwd=kept).out
+    text = data.split(b"\n", 2)
+    for change in ((rb'"uuid":"[^"]*"', b'"uuid":"../../../x"'),
+                   (rb'"header_bytes":\d+', b'"header_bytes":99999999999'),
+                   (rb'"sha256":"[^"]*"', b'"sha256":"00"'),
+                   (rb'"keyslots":', b'"keyslots":1,"keyslots":'),
+                   (rb'"taken_ns":\d+', b'"taken_ns":-1')):
+        manifest = re.sub(*change, text[1])
+        assert manifest != text[1]
+        (kept / "bad").write_bytes(b"\n".join([text[0], manifest, text[2]]))
+        outside = set(kept.parent.iterdir())
+        result = run("archive", "import", "bad", cwd=kept)
+        assert result.status in (0, 4)
+        assert set(kept.parent.iterdir()) == outside
