@@ -36,7 +36,10 @@ _lukskeep_options() {
       options='--header --dry-run --yes --json --quiet --help'
       ;;
     'header restore')
-      options='--header --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'header repair')
+      options='--header --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'archive init')
       options='--store --recipient --dry-run --yes --json --quiet --help'
@@ -142,7 +145,7 @@ _lukskeep() {
         words='list test add remove change convert'
         ;;
       header)
-        words='backup restore'
+        words='backup restore repair'
         ;;
       archive)
         words='init add list show diff export import verify prune status'

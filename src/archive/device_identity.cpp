@@ -36,11 +36,16 @@ std::string first_of(const std::filesystem::path& folder,
 
 }  // namespace
 
-DeviceIdentity identify_device(const std::string& path, std::uint64_t size_bytes) {
+std::string absolute_path(const std::string& path) {
   std::error_code error;
   const std::filesystem::path absolute =
       std::filesystem::weakly_canonical(std::filesystem::absolute(path, error), error);
-  DeviceIdentity identity{.path = error ? path : absolute.string(), .size_bytes = size_bytes};
+  return error ? path : absolute.string();
+}
+
+DeviceIdentity identify_device(const std::string& path, std::uint64_t size_bytes) {
+  DeviceIdentity identity{.path = absolute_path(path), .size_bytes = size_bytes};
+  std::error_code error;
   struct stat status{};
   if (stat(path.c_str(), &status) != 0 || !S_ISBLK(status.st_mode)) return identity;
   std::filesystem::path folder =

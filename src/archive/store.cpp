@@ -269,13 +269,22 @@ std::optional<Entry> Store::newest(std::string_view uuid, std::string_view devic
   return entry_of(rows);
 }
 
+std::optional<Entry> Store::newest_at(std::string_view device_path) {
+  Statement rows =
+      database_->prepare(fmt::format("SELECT {} FROM snapshots WHERE device_path = ? "
+                                     "ORDER BY taken_ns DESC, number DESC LIMIT 1",
+                                     kColumns));
+  if (!rows.bind(device_path).step()) return std::nullopt;
+  return entry_of(rows);
+}
+
 bool Store::knows(std::string_view id) {
   Statement row = database_->prepare("SELECT 1 FROM snapshots WHERE id = ?");
   return row.bind(id).step();
 }
 
 Added Store::add(const luks::HeaderFile& file, const Origin& origin) {
-  const auto present = newest(file.header().uuid, identify_device(origin.path, 0).path);
+  const auto present = newest(file.header().uuid, absolute_path(origin.path));
   if (present && present->content_id == content_id(file)) {
     return {.id = present->id, .is_new = false};
   }

@@ -72,6 +72,8 @@ class Store {
 
   // Newest first. An empty uuid means all volumes.
   std::vector<Entry> list(std::string_view uuid = {});
+  // Of whatever volume was at this (absolute) path.
+  std::optional<Entry> newest_at(std::string_view device_path);
   // Of one volume where it is now.
   std::optional<Entry> newest(std::string_view uuid, std::string_view device_path);
   // Throws kNotFound, kInvalidArgument (ambiguous, or no hex).

@@ -18,13 +18,12 @@
 #include "archive/store.h"
 #include "base/bytes.h"
 #include "base/limits.h"
-#include "cli/archive_place.h"
+#include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
 #include "cli/target.h"
 #include "cli/units.h"
 #include "cli/volume_access.h"
-#include "keys/key_source.h"
 #include "storage/memory_device.h"
 
 namespace lukskeep::cli {
@@ -42,49 +41,6 @@ std::string time_text(std::int64_t taken_ns) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(
                                                   std::chrono::system_clock::time_point(seconds))));
 }
-
-// --store.
-struct StoreArgs {
-  std::string directory;
-
-  void declare(Options& options) {
-    options.add({.name = "--store",
-                 .value = "DIR",
-                 .help = "the archive (default: LUKSKEEP_ARCHIVE, or the user's own)"},
-                directory);
-  }
-
-  std::string chosen() const {
-    if (!directory.empty()) return directory;
-    if (auto found = default_store()) return *found;
-    throw Error(Code::kUsage, "the archive is switched off by LUKSKEEP_ARCHIVE=off",
-                "name one with --store");
-  }
-  archive::Store open() const { return archive::Store(chosen()); }
-};
-
-// --identity.
-struct IdentityArgs {
-  std::string source;
-
-  void declare(Options& options) {
-    options.add({.name = "--identity",
-                 .value = "SOURCE",
-                 .help = "the private key that opens snapshots: file:PATH, fd:N (default: the one "
-                         "that was made with the archive)"},
-                source);
-  }
-
-  std::vector<archive::AgeIdentity> read(const Session& session) const {
-    const std::string uri =
-        source.empty()
-            ? keys::to_string({.kind = keys::KeySource::Kind::kFile, .path = default_identity()})
-            : source;
-    const SecretBytes text =
-        keys::read_key(keys::parse_key_source(uri), {}, terminal_prompter(session), session.cancel);
-    return archive::parse_age_identities(text.span(), printable(uri, 256));
-  }
-};
 
 OrderedJson to_json(const Entry& entry) {
   return {{"id", entry.id},

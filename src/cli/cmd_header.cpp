@@ -1,6 +1,10 @@
-// header backup, header restore.
+// header backup, restore, repair.
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include <unistd.h>
 
@@ -9,14 +13,19 @@
 
 #include <lukskeep/error.h>
 
+#include "archive/device_identity.h"
+#include "archive/store.h"
 #include "base/bytes.h"
+#include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
 #include "cli/header_view.h"
+#include "cli/named_device.h"
 #include "cli/target.h"
 #include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/header_backup.h"
+#include "storage/memory_device.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -59,16 +68,14 @@ class HeaderBackup final : public Command {
   std::string path_;
 };
 
-class HeaderRestore final : public Command {
+// A header that is put back over whatever is there.
+class Restoration {
  public:
-  void declare(Options& options) override {
-    volume_.declare(options);
-    options.positional({.name = "FILE", .help = "the backup"}, path_);
-  }
+  Restoration(const VolumeArgs& volume, std::string from)
+      : volume_(volume), from_(std::move(from)) {}
 
-  void run(const Session& session) override {
-    refuse_same(volume_.header_path(), path_);
-    const auto backup = open_device(path_, storage::Access::kRead);
+  // Throws Error{kUnsafe} unless all objections are settled.
+  void run(const Session& session, const std::shared_ptr<Device>& backup) const {
     const auto target =
         open_device(volume_.header_path(),
                     session.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
@@ -88,14 +95,13 @@ class HeaderRestore final : public Command {
     }
     confirm(session,
             fmt::format("Restoring the header of '{}' from '{}' is not safe:\n  {}",
-                        printable(volume_.volume, 256), printable(path_, 256),
-                        fmt::join(plan.objections, "\n  ")),
+                        printable(volume_.volume, 256), from_, fmt::join(plan.objections, "\n  ")),
             Error(Code::kUnsafe, fmt::format("not restoring the header of '{}': {}",
                                              printable(volume_.volume, 256), objections)));
   }
 
   OrderedJson to_json(const luks::RestorePlan& plan) const {
-    OrderedJson json = {{"volume", volume_.volume}, {"backup", path_}};
+    OrderedJson json = {{"volume", volume_.volume}, {"backup", from_}};
     json.update(summary_json(plan.from_backup));
     json["keyslots"] = keyslots_json(plan.from_backup);
     json["objections"] = plan.objections;
@@ -104,22 +110,114 @@ class HeaderRestore final : public Command {
   }
 
   std::string to_text(const Session& session, const luks::RestorePlan& plan) const {
-    std::string text = fmt::format("{} the header of '{}' from '{}': {}, {} keyslot{}",
-                                   session.dry_run ? "would restore" : "restored",
-                                   printable(volume_.volume, 256), printable(path_, 256),
-                                   summary_text(plan.from_backup), plan.from_backup.keyslots.size(),
-                                   plan.from_backup.keyslots.size() == 1 ? "" : "s");
+    std::string text =
+        fmt::format("{} the header of '{}' from '{}': {}, {} keyslot{}",
+                    session.dry_run ? "would restore" : "restored", printable(volume_.volume, 256),
+                    from_, summary_text(plan.from_backup), plan.from_backup.keyslots.size(),
+                    plan.from_backup.keyslots.size() == 1 ? "" : "s");
     for (const std::string& note : plan.notes) text += "\n  " + note;
     return text;
   }
 
+  const VolumeArgs& volume_;
+  std::string from_;  // as the user names it
+};
+
+// A snapshot's header as a device.
+std::shared_ptr<Device> open_snapshot(const Session& session, const archive::Store& store,
+                                      const archive::Entry& entry, const IdentityArgs& identity) {
+  auto memory =
+      std::make_shared<storage::MemoryDevice>(store.open(entry, identity.read(session)), false);
+  return with_name(std::move(memory), fmt::format("snapshot {}", entry.id.substr(0, 12)));
+}
+
+class HeaderRestore final : public Command {
+ public:
+  void declare(Options& options) override {
+    volume_.declare(options);
+    options.positional({.name = "FILE", .help = "the backup, or archive:ID for a snapshot"}, path_);
+    store_.declare(options);
+    identity_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    constexpr std::string_view kArchive = "archive:";
+    if (path_.starts_with(kArchive)) {
+      archive::Store store = store_.open();
+      const archive::Entry entry = store.find(std::string_view(path_).substr(kArchive.size()));
+      const auto backup = open_snapshot(session, store, entry, identity_);
+      return Restoration(volume_, path_).run(session, backup);
+    }
+    refuse_same(volume_.header_path(), path_);
+    const auto backup = open_device(path_, storage::Access::kRead);
+    Restoration(volume_, path_).run(session, backup);
+  }
+
+ private:
   VolumeArgs volume_;
+  StoreArgs store_;
+  IdentityArgs identity_;
   std::string path_;
+};
+
+class HeaderRepair final : public Command {
+ public:
+  void declare(Options& options) override {
+    volume_.declare(options);
+    store_.declare(options);
+    identity_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    std::optional<luks::HeaderFile> file;
+    try {
+      file.emplace(open_header(volume_));
+    } catch (const Error& error) {
+      if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged) throw;
+      return restore_newest(session, error);
+    }
+    const std::vector<std::string> problems = file->report().problems;
+    file.reset();
+    const std::string name = printable(volume_.volume, 256);
+    if (!problems.empty()) {
+      // Every commit leaves two good copies.
+      luks::HeaderFile changing = open_header_for_change(session, volume_);
+      changing.commit({.header = changing.header(), .new_areas = {}, .obsolete = {}});
+    }
+    report(session, {{"volume", volume_.volume}, {"repaired", problems}},
+           problems.empty() ? fmt::format("nothing to repair: the header of '{}' is whole", name)
+                            : fmt::format("{} both copies of the header of '{}': {}",
+                                          session.dry_run ? "would write" : "wrote", name,
+                                          fmt::join(problems, "; ")));
+  }
+
+ private:
+  // Nothing on the device can be read: the archive knows what was there.
+  void restore_newest(const Session& session, const Error& damage) const {
+    const std::string directory = store_.chosen();
+    if (archive::Store::exists(directory)) {
+      archive::Store store(directory);
+      if (const auto entry = store.newest_at(archive::absolute_path(volume_.header_path()))) {
+        const auto backup = open_snapshot(session, store, *entry, identity_);
+        return Restoration(volume_, "archive:" + entry->id.substr(0, 12)).run(session, backup);
+      }
+    }
+    throw Error(
+        damage.code(),
+        fmt::format("{}, and the archive has no snapshot of what was there", damage.message()),
+        "if it was at another path, 'lukskeep archive list' may show it: 'lukskeep header "
+        "restore VOLUME archive:ID'");
+  }
+
+  VolumeArgs volume_;
+  StoreArgs store_;
+  IdentityArgs identity_;
 };
 
 }  // namespace
 
 std::unique_ptr<Command> make_header_backup() { return std::make_unique<HeaderBackup>(); }
+std::unique_ptr<Command> make_header_repair() { return std::make_unique<HeaderRepair>(); }
 std::unique_ptr<Command> make_header_restore() { return std::make_unique<HeaderRestore>(); }
 
 }  // namespace lukskeep::cli

@@ -16,7 +16,7 @@
 
 #include "archive/keeper.h"
 #include "base/bytes.h"
-#include "cli/archive_place.h"
+#include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/help_text.h"
 #include "cli/session.h"

@@ -215,6 +215,55 @@ def test_several_writers_at_once(kept):
     assert ok("archive", "verify", "--open", "--json", cwd=kept).json["problems"] == []
 
 
+def test_a_header_comes_back_from_the_archive(kept):
+    ok("key", "add", "v2", "--key", "file:k1", *CHANGE, cwd=kept)
+    newest, first = snapshots(kept)
+    whole = (kept / "v2").read_bytes()
+    ok("header", "restore", "v2", f"archive:{first['id']}", "--yes", cwd=kept)
+    fails(2, "key", "test", "v2", "--key", "file:k3", cwd=kept)
+    # What was there before is in the archive too: the restore can be undone.
+    ok("header", "restore", "v2", f"archive:{newest['id'][:8]}", cwd=kept)
+    assert (kept / "v2").read_bytes() == whole
+    fails(1, "header", "restore", "v2", "archive:ffffffffffff", cwd=kept)
+    fails(1, "header", "restore", "v2", "archive:", cwd=kept)
+
+
+def test_repair_writes_a_damaged_copy_anew(kept):
+    for place in (5000, 16384 + 5000):
+        with open(kept / "v2", "r+b") as file:
+            file.seek(place)
+            file.write(b"\xff" * 16)
+        before = (kept / "v2").read_bytes()
+        ok("header", "repair", "v2", "--dry-run", cwd=kept)
+        assert (kept / "v2").read_bytes() == before
+        assert len(ok("header", "repair", "v2", "--json", cwd=kept).json["repaired"]) == 1
+        copies = ok("info", "v2", cwd=kept).text
+        assert "primary good, secondary good" in copies
+    before = (kept / "v2").read_bytes()
+    assert "nothing to repair" in ok("header", "repair", "v2", cwd=kept).text
+    assert (kept / "v2").read_bytes() == before
+    ok("key", "test", "v2", "--key", "file:k1", cwd=kept)
+    ok("key", "test", "v2", "--key", "file:k2", cwd=kept)
+
+
+@pytest.mark.parametrize("fixture,volume", [("luks1", "v1"), ("luks2", "v2")])
+def test_repair_of_a_lost_header_takes_the_newest_snapshot(kept, request, fixture, volume):
+    folder = request.getfixturevalue(fixture)
+    result = fails(4, "header", "repair", "plain", cwd=folder)
+    assert "no snapshot" in result.err
+    ok("key", "add", volume, "--key", "file:k1", *CHANGE, cwd=folder)
+    whole = (folder / volume).read_bytes()
+    with open(folder / volume, "r+b") as file:
+        file.write(b"\x7f" * 100_000)
+    damaged = (folder / volume).read_bytes()
+    fails(6, "header", "repair", volume, cwd=folder)
+    ok("header", "repair", volume, "--dry-run", "--yes", cwd=folder)
+    assert (folder / volume).read_bytes() == damaged
+    ok("header", "repair", volume, "--yes", cwd=folder)
+    assert (folder / volume).read_bytes() == whole
+    ok("key", "test", volume, "--key", "file:k3", cwd=folder)
+
+
 def test_names_and_keys_that_are_wrong(kept):
     ok("archive", "add", "v2", cwd=kept)
     for name, status in (("xyz", 1), ("../..", 1), ("abc", 1), ("0" * 64, 1), ("f" * 65, 1)):

@@ -21,6 +21,7 @@ CHANGES = {
     "key convert": ["key", "convert", "v2", "--key", "file:k1", *ARGON2],
     "header backup": ["header", "backup", "v2", "new"],
     "header restore": ["header", "restore", "v2", "backup", "--yes"],
+    "header repair": ["header", "repair", "damaged"],
     "token import": ["token", "import", "v2", "token"],
     "token remove": ["token", "remove", "v2", "0"],
     "config": ["config", "v2", "--label", "new"],
@@ -63,6 +64,9 @@ def volume(luks2):
     ok("archive", "add", "v2", "--store", "store", cwd=luks2)
     ok("config", "v2", "--label", "old", cwd=luks2)
     ok("header", "backup", "v2", "backup2", cwd=luks2)
+    damaged = bytearray((luks2 / "v2").read_bytes())
+    damaged[5000] ^= 1
+    (luks2 / "damaged").write_bytes(damaged)
     return luks2
 
 

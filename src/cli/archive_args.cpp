@@ -1,0 +1,77 @@
+#include "cli/archive_args.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <string_view>
+
+#include <unistd.h>
+
+#include <lukskeep/error.h>
+
+#include "base/bytes.h"
+#include "keys/key_source.h"
+
+namespace lukskeep::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// `variable`, or `fallback` below the home directory, or the place of root.
+fs::path user_folder(const char* variable, const char* fallback) {
+  if (const char* value = std::getenv(variable); value != nullptr && *value == '/') return value;
+  const char* home = std::getenv("HOME");
+  return fs::path(home != nullptr && *home == '/' ? home : "/var/tmp") / fallback;
+}
+
+}  // namespace
+
+std::optional<std::string> default_store() {
+  if (const char* value = std::getenv("LUKSKEEP_ARCHIVE"); value != nullptr && *value != '\0') {
+    if (std::string_view(value) == "off") return std::nullopt;
+    return value;
+  }
+  if (geteuid() == 0) return "/var/lib/lukskeep/archive";
+  return (user_folder("XDG_DATA_HOME", ".local/share") / "lukskeep/archive").string();
+}
+
+std::string default_identity() {
+  if (const char* value = std::getenv("LUKSKEEP_ARCHIVE_KEY"); value != nullptr && *value != '\0') {
+    return value;
+  }
+  if (geteuid() == 0) return "/etc/lukskeep/archive-key";
+  return (user_folder("XDG_CONFIG_HOME", ".config") / "lukskeep/archive-key").string();
+}
+
+void StoreArgs::declare(Options& options) {
+  options.add({.name = "--store",
+               .value = "DIR",
+               .help = "the archive (default: LUKSKEEP_ARCHIVE, or the user's own)"},
+              directory);
+}
+
+std::string StoreArgs::chosen() const {
+  if (!directory.empty()) return directory;
+  if (auto found = default_store()) return *found;
+  throw Error(Code::kUsage, "the archive is switched off by LUKSKEEP_ARCHIVE=off",
+              "name one with --store");
+}
+
+void IdentityArgs::declare(Options& options) {
+  options.add({.name = "--identity",
+               .value = "SOURCE",
+               .help = "the private key that opens snapshots: file:PATH, fd:N (default: the one "
+                       "that was made with the archive)"},
+              source);
+}
+
+std::vector<archive::AgeIdentity> IdentityArgs::read(const Session& session) const {
+  const std::string uri =
+      source.empty()
+          ? keys::to_string({.kind = keys::KeySource::Kind::kFile, .path = default_identity()})
+          : source;
+  const SecretBytes text =
+      keys::read_key(keys::parse_key_source(uri), {}, terminal_prompter(session), session.cancel);
+  return archive::parse_age_identities(text.span(), printable(uri, 256));
+}
+
+}  // namespace lukskeep::cli
