@@ -48,6 +48,8 @@ endif()
 install(TARGETS lukskeep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/completion/lukskeep.bash RENAME lukskeep
   DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.service
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.timer DESTINATION lib/systemd/system)
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(CPACK_PACKAGE_NAME lukskeep)

@@ -71,6 +71,12 @@ _lukskeep_options() {
     'archive status')
       options='--store --json --quiet --help'
       ;;
+    'archive scan')
+      options='--store --add --dry-run --yes --json --quiet --help'
+      ;;
+    'archive drill')
+      options='--key --kdf-limit --allow-insecure --store --identity --json --quiet --help'
+      ;;
     'token list')
       options='--header --json --quiet --help'
       ;;
@@ -148,7 +154,7 @@ _lukskeep() {
         words='backup restore repair'
         ;;
       archive)
-        words='init add list show diff export import verify prune status'
+        words='init add list show diff export import verify prune status scan drill'
         ;;
       token)
         words='list import export remove'

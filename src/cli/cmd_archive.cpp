@@ -1,4 +1,4 @@
-// archive init, add, list, show, diff, export, import, verify, prune, status.
+// archive init, add, list, show, diff, export, import, verify, prune, status, scan, drill.
 #include <algorithm>
 #include <chrono>
 #include <map>
@@ -14,16 +14,21 @@
 
 #include <lukskeep/error.h>
 
+#include "archive/device_identity.h"
 #include "archive/keeper.h"
+#include "archive/scan.h"
 #include "archive/store.h"
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
+#include "cli/named_device.h"
 #include "cli/target.h"
 #include "cli/units.h"
 #include "cli/volume_access.h"
+#include "luks/crypt_device.h"
+#include "luks/payload_probe.h"
 #include "storage/memory_device.h"
 
 namespace lukskeep::cli {
@@ -552,6 +557,115 @@ class ArchiveStatus final : public Command {
   StoreArgs store_;
 };
 
+class ArchiveScan final : public Command {
+ public:
+  void declare(Options& options) override {
+    options.optional_positional(
+        {.name = "PATH", .help = "a folder, file or device (default: all block devices)"}, root_);
+    store_.declare(options);
+    options.flag({.name = "--add", .help = "archive what the archive has not got as it is"}, add_);
+  }
+
+  void run(const Session& session) override {
+    std::optional<archive::Store> store;
+    bool made = false;
+    if (add_ && !session.dry_run) {
+      store.emplace(archive::open_or_make(store_.chosen(), default_identity(), made));
+    } else if (archive::Store::exists(store_.chosen())) {
+      store.emplace(store_.open());
+    }
+    OrderedJson volumes = OrderedJson::array();
+    std::string text;
+    const auto found = [&](const luks::HeaderFile& file, const std::string& path) {
+      const std::string state = settle(session, store, file, path);
+      volumes.push_back({{"path", path},
+                         {"uuid", file.header().uuid},
+                         {"version", file.header().version == luks::Version::kLuks1 ? 1 : 2},
+                         {"state", state}});
+      text += fmt::format("{:<8}  {}  {}\n", state, printable(file.header().uuid),
+                          printable(path, 256));
+    };
+    const archive::ScanReport seen = root_.empty()
+                                         ? archive::scan_block_devices(found, session.cancel)
+                                         : archive::scan(root_, found, session.cancel);
+    text += fmt::format("{} volume{} among {} files and devices, {} of which could not be read\n",
+                        volumes.size(), volumes.size() == 1 ? "" : "s", seen.looked_at,
+                        seen.unreadable);
+    OrderedJson json = {{"volumes", std::move(volumes)},
+                        {"looked_at", seen.looked_at},
+                        {"unreadable", seen.unreadable},
+                        {"dry_run", session.dry_run}};
+    if (session.quiet && !session.json) return;
+    show(session, json, session.dry_run ? "dry run: would find\n" + text : text);
+  }
+
+ private:
+  // "current", "added", "changed" (to be added), "new" (likewise).
+  std::string settle(const Session& session, std::optional<archive::Store>& store,
+                     const luks::HeaderFile& file, const std::string& path) const {
+    if (!store) return "new";
+    if (add_ && !session.dry_run) {
+      const auto added = store->add(file, {.path = path, .reason = "scan", .command = ""});
+      return added.is_new ? "added" : "current";
+    }
+    const auto newest = store->newest(file.header().uuid, archive::absolute_path(path));
+    if (!newest) return "new";
+    return newest->content_id == archive::content_id(file) ? "current" : "changed";
+  }
+
+  std::string root_;
+  StoreArgs store_;
+  bool add_ = false;
+};
+
+// Proves that a snapshot would save the volume, without touching it.
+class ArchiveDrill final : public Command {
+ public:
+  void declare(Options& options) override {
+    declare_id(options, "ID", id_);
+    options.positional({.name = "VOLUME", .help = "the payload that the snapshot is to open"},
+                       volume_);
+    key_.declare(options);
+    store_.declare(options);
+    identity_.declare(options);
+  }
+
+  void run(const Session& session) override {
+    archive::Store store = store_.open();
+    const Entry entry = store.find(id_);
+    const std::string name = fmt::format("snapshot {}", short_id(entry.id));
+    const luks::HeaderFile file = luks::HeaderFile::open(with_name(
+        std::make_shared<storage::MemoryDevice>(store.open(entry, identity_.read(session)), false),
+        name));
+    const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
+    const auto plain = luks::make_crypt_device(
+        file.header(), open_device(volume_, storage::Access::kRead), opened.unlocked.key.span(),
+        {.allow_insecure = key_.allow_insecure});
+    const std::string content = luks::probe_payload(*plain);
+    if (content.empty()) session.outcome->exit_status = exit_status(Code::kUnsafe);
+    show(
+        session,
+        {{"id", entry.id},
+         {"volume", volume_},
+         {"keyslot", opened.unlocked.keyslot},
+         {"payload_size", plain->size_bytes()},
+         {"content", content}},
+        content.empty()
+            ? fmt::format("{} opens, but its payload in '{}' has no known file system or partition "
+                          "table: empty, of another kind, or of another volume\n",
+                          name, printable(volume_, 256))
+            : fmt::format("{} opens '{}', which holds {}\n", name, printable(volume_, 256),
+                          content));
+  }
+
+ private:
+  std::string id_;
+  std::string volume_;
+  KeyArgs key_;
+  StoreArgs store_;
+  IdentityArgs identity_;
+};
+
 }  // namespace
 
 std::unique_ptr<Command> make_archive_init() { return std::make_unique<ArchiveInit>(); }
@@ -563,6 +677,8 @@ std::unique_ptr<Command> make_archive_export() { return std::make_unique<Archive
 std::unique_ptr<Command> make_archive_import() { return std::make_unique<ArchiveImport>(); }
 std::unique_ptr<Command> make_archive_verify() { return std::make_unique<ArchiveVerify>(); }
 std::unique_ptr<Command> make_archive_prune() { return std::make_unique<ArchivePrune>(); }
+std::unique_ptr<Command> make_archive_scan() { return std::make_unique<ArchiveScan>(); }
+std::unique_ptr<Command> make_archive_drill() { return std::make_unique<ArchiveDrill>(); }
 std::unique_ptr<Command> make_archive_status() { return std::make_unique<ArchiveStatus>(); }
 
 }  // namespace lukskeep::cli

@@ -264,6 +264,53 @@ def test_repair_of_a_lost_header_takes_the_newest_snapshot(kept, request, fixtur
     ok("key", "test", volume, "--key", "file:k3", cwd=folder)
 
 
+def test_scan_finds_volumes_and_archives_them(kept):
+    (kept / "deep" / "er").mkdir(parents=True)
+    os.rename(kept / "v2", kept / "deep" / "er" / "v2")
+    ok("create", "deep/v1", "--type", "luks1", "--size", "64K", "--key", "file:k1", "--no-archive",
+       *PBKDF2, cwd=kept)
+    # Only the second copy is left of this one; and here are things that are none.
+    ok("create", "deep/half", "--size", "64K", "--key", "file:k1", "--no-archive", *PBKDF2, cwd=kept)
+    with open(kept / "deep" / "half", "r+b") as file:
+        file.write(bytes(4096))
+    (kept / "deep" / "magic").write_bytes(b"LUKS\xba\xbe" + bytes(10_000))
+    (kept / "deep" / "text").write_bytes(b"SKUL")
+    os.symlink(kept / "deep", kept / "deep" / "loop")
+    os.mkfifo(kept / "deep" / "pipe")
+
+    found = ok("archive", "scan", "deep", "--json", cwd=kept).json
+    assert {(v["path"], v["state"]) for v in found["volumes"]} == \
+        {("deep/er/v2", "new"), ("deep/v1", "new"), ("deep/half", "new")}
+    assert not (kept / "store").exists()
+    states = [v["state"] for v in ok("archive", "scan", "deep", "--add", "--json",
+                                     cwd=kept).json["volumes"]]
+    assert states == ["added"] * 3 and len(snapshots(kept)) == 3
+    ok("config", "deep/er/v2", "--label", "x", "--no-archive", cwd=kept)
+    found = ok("archive", "scan", "deep", "--json", cwd=kept).json
+    assert {v["state"] for v in found["volumes"]} == {"current", "changed"}
+    ok("archive", "scan", "deep", "--add", cwd=kept)
+    ok("archive", "status", cwd=kept)
+    fails(1, "archive", "scan", "nowhere", cwd=kept)
+    ok("archive", "scan", cwd=kept)  # the block devices of this machine, whatever they are
+
+
+def test_a_drill_proves_that_a_snapshot_opens_the_payload(kept):
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "disk", "2M"], cwd=kept, check=True)
+    ok("encrypt", "disk", "v", "--key", "file:k1", *PBKDF2, cwd=kept)
+    newest = snapshots(kept)[0]["id"]
+    with open(kept / "v", "r+b") as file:
+        file.write(os.urandom(1 << 20))
+    before = (kept / "v").read_bytes()
+    assert ok("archive", "drill", newest, "v", "--key", "file:k1", "--json",
+              cwd=kept).json["content"] == "ext"
+    fails(2, "archive", "drill", newest, "v", "--key", "file:k2", cwd=kept)
+    # The right key, and another payload.
+    ok("encrypt", "disk", "w", "--key", "file:k1", *PBKDF2, cwd=kept)
+    assert run("archive", "drill", newest, "w", "--key", "file:k1", "--json", cwd=kept,
+               check=6).json["content"] == ""
+    assert (kept / "v").read_bytes() == before
+
+
 def test_names_and_keys_that_are_wrong(kept):
     ok("archive", "add", "v2", cwd=kept)
     for name, status in (("xyz", 1), ("../..", 1), ("abc", 1), ("0" * 64, 1), ("f" * 65, 1)):

@@ -30,6 +30,7 @@ CHANGES = {
     "archive add": ["archive", "add", "v2", "--store", "store"],
     "archive import": ["archive", "import", "backup2", "--store", "store"],
     "archive export": ["archive", "export", "ID", "new", "--store", "store", "--identity", "file:id"],
+    "archive scan": ["archive", "scan", "v2", "--add", "--store", "store"],
     "archive prune": ["archive", "prune", "--keep", "1", "--store", "store"],
 }
 READS = {
@@ -39,6 +40,8 @@ READS = {
     "archive list": ["archive", "list", "--store", "store"],
     "archive show": ["archive", "show", "ID", "--store", "store"],
     "archive diff": ["archive", "diff", "ID", "ID", "--store", "store"],
+    "archive drill": ["archive", "drill", "ID", "drilled", "--key", "file:k1", "--store", "store",
+                      "--identity", "file:id"],
     "archive verify": ["archive", "verify", "--store", "store"],
     "archive status": ["archive", "status", "--store", "store"],
     "token list": ["token", "list", "v2"],
@@ -64,6 +67,10 @@ def volume(luks2):
     ok("archive", "add", "v2", "--store", "store", cwd=luks2)
     ok("config", "v2", "--label", "old", cwd=luks2)
     ok("header", "backup", "v2", "backup2", cwd=luks2)
+    # The newest snapshot: of a volume with a partition table of the old kind inside.
+    (luks2 / "mbr").write_bytes(bytes(510) + b"\x55\xaa" + bytes(3584))
+    ok("encrypt", "mbr", "drilled", "--key", "file:k1", *PBKDF2, cwd=luks2)
+    ok("archive", "add", "drilled", "--store", "store", cwd=luks2)
     damaged = bytearray((luks2 / "v2").read_bytes())
     damaged[5000] ^= 1
     (luks2 / "damaged").write_bytes(damaged)
@@ -112,7 +119,7 @@ def test_quiet_changes_say_nothing(volume, name):
 def test_reading_commands_print_json_and_write_nothing(volume, name):
     before = tree(volume)
     # The label was changed behind the archive's back: status says so by its status.
-    status = 1 if name == "archive status" else 0
+    status = {"archive status": 1}.get(name, 0)
     assert run(*words(READS[name], volume), "--json", cwd=volume, check=status).json
     assert run(*words(READS[name], volume), cwd=volume, check=status).out
     assert tree(volume) == before

@@ -1,0 +1,32 @@
+// Finding the LUKS volumes of a machine.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include <lukskeep/progress.h>
+
+#include "luks/header_file.h"
+
+namespace lukskeep::archive {
+
+struct ScanReport {
+  std::size_t looked_at = 0;
+  std::size_t unreadable = 0;  // files, folders and devices that could not be read
+};
+
+// Calls `found` for each header below `root` (a folder, whose symbolic links are not followed and
+// whose other file systems are entered; or one file or block device), in the order of the names.
+// Reads of other files no more than their first bytes and the places of LUKS2's second copy. What
+// cannot be read is counted and passed over. Throws kNotFound (no `root`), kInterrupted, and what
+// `found` throws.
+ScanReport scan(const std::string& root,
+                const std::function<void(const luks::HeaderFile&, const std::string& path)>& found,
+                const CancelToken* cancel);
+
+// The same for the block devices of this machine.
+ScanReport scan_block_devices(
+    const std::function<void(const luks::HeaderFile&, const std::string& path)>& found,
+    const CancelToken* cancel);
+
+}  // namespace lukskeep::archive
