@@ -41,9 +41,9 @@ TEST(Bech32, RoundTrips) {
   for (std::size_t size = 0; size < 70; ++size) {
     const Bytes data = crypto::random_bytes(size);
     const SecretBytes text = bech32_encode("age", data);
-    const auto back = bech32_decode("age", as_string_view(text.span()));
-    ASSERT_TRUE(back) << size;
-    EXPECT_TRUE(equal_constant_time(back->span(), data));
+    const SecretBytes back =
+        bech32_decode("age", as_string_view(text.span())).value_or(SecretBytes());
+    EXPECT_TRUE(equal_constant_time(back.span(), data)) << size;
   }
 }
 

@@ -76,6 +76,7 @@ std::string keyslot_fingerprint(const luks::Header& header, int id) {
 
 std::vector<SnapshotKey> keyslots_of(const luks::Header& header) {
   std::vector<SnapshotKey> keys;
+  keys.reserve(header.keyslots.size());
   for (const auto& [id, keyslot] : header.keyslots) {
     const bool usual = keyslot.type == luks::Keyslot::Type::kLuks2;
     keys.push_back({.number = id,
@@ -87,6 +88,7 @@ std::vector<SnapshotKey> keyslots_of(const luks::Header& header) {
 
 std::vector<SnapshotKey> tokens_of(const luks::Header& header) {
   std::vector<SnapshotKey> tokens;
+  tokens.reserve(header.tokens.size());
   for (const auto& [id, token] : header.tokens) {
     tokens.push_back(
         {.number = id, .type = token.type, .fingerprint = sha256_hex(as_byte_view(token.json))});

@@ -41,6 +41,6 @@ inline constexpr std::size_t kAgeRecipientsMax = 64;
 inline constexpr std::size_t kAgeHeaderBytesMax = 64 * kKiB;
 inline constexpr std::size_t kManifestBytesMax = 256 * kKiB;
 // A header with two metadata copies of 4 MiB and the largest keyslots area.
-inline constexpr std::size_t kSnapshotHeaderBytesMax = 2 * 4 * kMiB + kKeyslotsAreaBytesMax;
+inline constexpr std::size_t kSnapshotHeaderBytesMax = 8 * kMiB + kKeyslotsAreaBytesMax;
 
 }  // namespace lukskeep::limits

@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -42,9 +41,14 @@ std::string short_id(const std::string& id) { return id.substr(0, kShortId); }
 
 // "2026-03-01T12:00:00Z".
 std::string time_text(std::int64_t taken_ns) {
-  const std::chrono::sys_seconds seconds{std::chrono::seconds(taken_ns / 1'000'000'000)};
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(
-                                                  std::chrono::system_clock::time_point(seconds))));
+  using std::chrono::floor;
+  const std::chrono::sys_time<std::chrono::nanoseconds> time{std::chrono::nanoseconds(taken_ns)};
+  const auto day = floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss clock(floor<std::chrono::seconds>(time - day));
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                     clock.hours().count(), clock.minutes().count(), clock.seconds().count());
 }
 
 OrderedJson to_json(const Entry& entry) {
@@ -173,6 +177,7 @@ class ArchiveList final : public Command {
       return print_json({{"store", store.directory()}, {"snapshots", std::move(list)}});
     }
     std::string text;
+    text.reserve(entries.size() * 160);
     for (const Entry& entry : entries) text += to_line(entry);
     print(entries.empty() ? "no snapshots\n" : text);
   }

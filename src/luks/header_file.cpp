@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <optional>
+#include <memory>
 #include <string_view>
 #include <utility>
 
@@ -29,7 +29,7 @@ constexpr std::size_t kSaltBytes = 64;
 struct FoundCopy {
   CopyState state = CopyState::kAbsent;
   std::uint64_t offset_bytes = 0;
-  std::optional<Header> header;  // if the state is kGood
+  std::unique_ptr<Header> header;  // if the state is kGood
   std::string problem;
 };
 
@@ -57,8 +57,8 @@ FoundCopy read_copy(const Device& device, std::uint64_t offset_bytes) {
       throw Error(Code::kTooSmall, fmt::format("{}: the device ends at byte {}, inside it", what,
                                                device.size_bytes()));
     }
-    copy.header = decode_luks2(read_bytes(device, offset_bytes, prefix->metadata_size_bytes),
-                               offset_bytes, what);
+    copy.header = std::make_unique<Header>(decode_luks2(
+        read_bytes(device, offset_bytes, prefix->metadata_size_bytes), offset_bytes, what));
     copy.state = CopyState::kGood;
   } catch (const Error& error) {
     // An unreadable or wrong copy is a finding here: the other one may serve.
@@ -118,9 +118,8 @@ std::pair<Header, ReadReport> choose_copy(const Device& device, FoundCopy primar
   }
   const bool use_primary = primary_good && report.primary != CopyState::kStale;
   report.secondary_offset_bytes =
-      use_primary ? primary.header.value().metadata_size_bytes : secondary.offset_bytes;
-  Header& chosen = use_primary ? primary.header.value() : secondary.header.value();
-  return {std::move(chosen), std::move(report)};
+      use_primary ? primary.header->metadata_size_bytes : secondary.offset_bytes;
+  return {std::move(use_primary ? *primary.header : *secondary.header), std::move(report)};
 }
 
 std::pair<Header, ReadReport> read_luks2(const Device& device) {

@@ -135,7 +135,7 @@ std::optional<std::string> obstacle(const HeaderFile& file, int id, const Unlock
 std::optional<Unlocked> try_keyslot(const HeaderFile& file, int id, ByteView passphrase,
                                     unsigned threads, const CancelToken* cancel) {
   const Keyslot& keyslot = file.header().keyslots.at(id);
-  const int digest = digest_of(file.header(), id).value();
+  const int digest = digest_of(file.header(), id).value_or(-1);  // candidates have one
   SecretBytes area_key(keyslot.area.key_size_bytes);
   crypto::derive(kdf_cost(keyslot.kdf), passphrase, keyslot.kdf.salt, area_key.span(), threads,
                  cancel);

@@ -19,6 +19,7 @@ using testing::cheap_options;
 using testing::kFirstPassphrase;
 using testing::kSecondPassphrase;
 using testing::make_volume;
+using testing::must;
 using testing::must_unlock;
 using testing::opens;
 
@@ -62,9 +63,8 @@ TEST_P(Keyslots, AddChangeRemove) {
   EXPECT_EQ(code_of([&] { opens(file, "third"); }), Code::kWrongPassphrase);
 
   // The volume key still opens it, and can give it a keyslot again.
-  auto by_key = unlock_with_volume_key(file, key.key.clone(), {});
-  ASSERT_TRUE(by_key);
-  EXPECT_EQ(add_keyslot(file, by_key.value(), as_byte_view("fourth"), cheap_keyslot()), 0);
+  const Unlocked by_key = must(unlock_with_volume_key(file, key.key.clone(), {}));
+  EXPECT_EQ(add_keyslot(file, by_key, as_byte_view("fourth"), cheap_keyslot()), 0);
   EXPECT_TRUE(opens(file, "fourth"));
 }
 
@@ -223,9 +223,8 @@ TEST(KeyslotsLuks2, UnboundKeysOpenNothingByThemselves) {
       put_keyslot(change.header, 2, 1, unbound.span(), as_byte_view("unbound"), cheap_keyslot()));
   file.commit(std::move(change));
   EXPECT_FALSE(opens(file, "unbound"));
-  const auto found = unlock(file, as_byte_view("unbound"), {.allow_unbound = true});
-  ASSERT_TRUE(found);
-  EXPECT_TRUE(equal_constant_time(found.value().key.span(), unbound.span()));
+  const Unlocked found = must(unlock(file, as_byte_view("unbound"), {.allow_unbound = true}));
+  EXPECT_TRUE(equal_constant_time(found.key.span(), unbound.span()));
   EXPECT_FALSE(opens_segment(file.header(), 2));
   // It does not count as a way into the volume.
   EXPECT_EQ(code_of([&] { remove_keyslot(file, 0, false); }), Code::kLastKeyslot);

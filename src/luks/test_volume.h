@@ -61,10 +61,13 @@ inline bool opens(const HeaderFile& file, std::string_view passphrase,
   return unlock(file, as_byte_view(passphrase), {.keyslot = keyslot}).has_value();
 }
 
-inline Unlocked must_unlock(const HeaderFile& file, std::string_view passphrase) {
-  std::optional<Unlocked> found = unlock(file, as_byte_view(passphrase), {});
+inline Unlocked must(std::optional<Unlocked> found) {
   if (!found) throw std::runtime_error("no keyslot opens");
   return std::move(*found);
+}
+
+inline Unlocked must_unlock(const HeaderFile& file, std::string_view passphrase) {
+  return must(unlock(file, as_byte_view(passphrase), {}));
 }
 
 }  // namespace lukskeep::luks::testing
