@@ -161,7 +161,7 @@ Bytes Store::read_file(const std::string& file) const {
 // False if there is none, or one that is of no use.
 bool Store::try_catalogue() {
   try {
-    database_.emplace(path(kCatalogueFile));
+    database_ = std::make_unique<Database>(path(kCatalogueFile));
     database_->run("PRAGMA foreign_keys = ON");
     Statement version = database_->prepare("PRAGMA user_version");
     return version.step() && version.number(0) == kSchemaVersion;
@@ -188,7 +188,7 @@ std::vector<std::string> Store::rebuild() {
     fs::remove(file + suffix, error);
     if (error) throw_system(error, fmt::format("cannot remove {}", in_quotes(file + suffix)));
   }
-  database_.emplace(file);
+  database_ = std::make_unique<Database>(file);
   if (chmod(file.c_str(), 0600) != 0) {
     throw_system({errno, std::generic_category()},
                  fmt::format("cannot protect {}", in_quotes(file)));

@@ -100,7 +100,7 @@ class Store {
 
   std::string directory_;
   std::vector<AgeRecipient> recipients_;
-  std::optional<Database> database_;
+  std::unique_ptr<Database> database_;
 };
 
 }  // namespace lukskeep::archive

@@ -16,11 +16,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// `variable`, or `fallback` below the home directory, or the place of root.
-fs::path user_folder(const char* variable, const char* fallback) {
+// `variable`, or `fallback` below the home directory. Absent for a user who has none: a folder that
+// everybody can write to would let others choose whom snapshots are sealed to.
+std::optional<fs::path> user_folder(const char* variable, const char* fallback) {
   if (const char* value = std::getenv(variable); value != nullptr && *value == '/') return value;
   const char* home = std::getenv("HOME");
-  return fs::path(home != nullptr && *home == '/' ? home : "/var/tmp") / fallback;
+  if (home == nullptr || *home != '/' || std::string_view(home) == "/") return std::nullopt;
+  return fs::path(home) / fallback;
 }
 
 }  // namespace
@@ -31,7 +33,9 @@ std::optional<std::string> default_store() {
     return value;
   }
   if (geteuid() == 0) return "/var/lib/lukskeep/archive";
-  return (user_folder("XDG_DATA_HOME", ".local/share") / "lukskeep/archive").string();
+  const auto folder = user_folder("XDG_DATA_HOME", ".local/share");
+  if (!folder) return std::nullopt;
+  return (*folder / "lukskeep/archive").string();
 }
 
 std::string default_identity() {
@@ -39,7 +43,12 @@ std::string default_identity() {
     return value;
   }
   if (geteuid() == 0) return "/etc/lukskeep/archive-key";
-  return (user_folder("XDG_CONFIG_HOME", ".config") / "lukskeep/archive-key").string();
+  const auto folder = user_folder("XDG_CONFIG_HOME", ".config");
+  if (!folder) {
+    throw Error(Code::kUsage, "this user has no home directory for the key of the archive",
+                "name a file in LUKSKEEP_ARCHIVE_KEY");
+  }
+  return (*folder / "lukskeep/archive-key").string();
 }
 
 void StoreArgs::declare(Options& options) {

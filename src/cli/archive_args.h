@@ -13,10 +13,11 @@
 namespace lukskeep::cli {
 
 // LUKSKEEP_ARCHIVE, else /var/lib/lukskeep/archive for root, else below XDG_DATA_HOME.
-// "off" switches archiving by itself off: then absent.
+// "off" switches archiving by itself off: then absent, as for a user without a home directory.
 std::optional<std::string> default_store();
 // The private key that opens snapshots of a store that was made by itself:
 // LUKSKEEP_ARCHIVE_KEY, else /etc/lukskeep/archive-key for root, else below XDG_CONFIG_HOME.
+// Throws Error{kUsage} for a user without a home directory.
 std::string default_identity();
 
 // --store.

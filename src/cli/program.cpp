@@ -86,7 +86,7 @@ void settle(const Session& session, archive::Keeper& keeper) {
 }
 
 // Runs the command, with snapshots of what it changes. Also of what it changed before it failed.
-void run_archiving(const CommandEntry& entry, Command& command, Session& session) {
+void run_archiving(const CommandEntry& entry, Command& command, Session session) {
   const std::optional<std::string> directory = default_store();
   if (!directory) return command.run(session);
   archive::Keeper keeper(*directory, default_identity(), std::string(entry.name));
@@ -95,7 +95,7 @@ void run_archiving(const CommandEntry& entry, Command& command, Session& session
     command.run(session);
   } catch (const Error&) {
     // What failed may have got far enough to change a header; if not there is nothing to say.
-    keeper.after();
+    static_cast<void>(keeper.after());
     throw;
   }
   settle(session, keeper);
