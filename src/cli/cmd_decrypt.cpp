@@ -46,6 +46,7 @@ class DecryptCommand final : public Command {
     const std::shared_ptr<Device> payload = open_payload(session);
     const luks::HeaderFile file =
         volume_.header.empty() ? luks::HeaderFile::open(payload) : open_header(volume_);
+    if (volume_.header.empty()) luks::check_payload_apart(file.header(), *payload);
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
     warn_of_holes(file.header(), *payload);
     const auto plain = luks::make_crypt_device(

@@ -177,12 +177,26 @@ class HeaderRepair final : public Command {
       return restore_newest(session, error);
     }
     const std::vector<std::string> problems = file->report().problems;
+    const bool foreign = file->report().foreign_start;
     file.reset();
     const std::string name = printable(volume_.volume, 256);
+    if (foreign) {
+      confirm(
+          session,
+          fmt::format("The start of '{}' holds other data than LUKS: a partition table or file "
+                      "system that was made since, or noise. It will be overwritten.",
+                      name),
+          Error(Code::kUnsafe, fmt::format("not repairing '{}': its start holds other data than "
+                                           "LUKS, which would be overwritten",
+                                           name)));
+    }
     if (!problems.empty()) {
       // Every commit leaves two good copies.
       luks::HeaderFile changing = open_header_for_change(session, volume_);
-      changing.commit({.header = changing.header(), .new_areas = {}, .obsolete = {}});
+      changing.commit({.header = changing.header(),
+                       .new_areas = {},
+                       .obsolete = {},
+                       .overwrite_foreign = foreign});
     }
     report(session, {{"volume", volume_.volume}, {"repaired", problems}},
            problems.empty() ? fmt::format("nothing to repair: the header of '{}' is whole", name)

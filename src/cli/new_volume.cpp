@@ -9,6 +9,7 @@
 #include "cli/volume_access.h"
 #include "keys/key_source.h"
 #include "luks/crypt_device.h"
+#include "luks/layout.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -116,7 +117,7 @@ std::uint64_t NewVolume::payload_offset_bytes() const {
   return luks::payload_offset_bytes(fresh.header);
 }
 
-std::uint64_t NewVolume::header_bytes() const { return luks::header_device_bytes(fresh.header); }
+std::uint64_t NewVolume::header_bytes() const { return luks::header_size_bytes(fresh.header); }
 
 std::uint32_t NewVolume::sector_size_bytes() const {
   return fresh.header.segments.at(0).sector_size_bytes;

@@ -167,7 +167,7 @@ void lay_out_luks1(Header& header, const CreateOptions& options, std::uint32_t k
 std::uint64_t luks2_keyslots_size(const CreateOptions& options, std::uint64_t metadata_bytes) {
   if (options.keyslots_size_bytes != 0) return options.keyslots_size_bytes;
   const std::uint64_t metadata_end = 2 * metadata_bytes;
-  if (options.payload_offset_bytes && !options.detached) {
+  if (options.payload_offset_bytes.value_or(0) != 0) {
     const std::uint64_t room = *options.payload_offset_bytes > metadata_end
                                    ? *options.payload_offset_bytes - metadata_end
                                    : 0;
@@ -270,7 +270,7 @@ PendingHeader::PendingHeader(std::shared_ptr<Device> device, const NewHeader& fr
                              ByteView passphrase, const NewKeyslot& keyslot,
                              const CancelToken* cancel)
     : device_(std::move(device)),
-      memory_(std::make_shared<storage::MemoryDevice>(Bytes(header_device_bytes(fresh.header)))) {
+      memory_(std::make_shared<storage::MemoryDevice>(Bytes(header_size_bytes(fresh.header)))) {
   create_volume(memory_, fresh, passphrase, keyslot, cancel);
   device_->write_zeroes(0, memory_->size_bytes(), ZeroMode::kAllocate);
   device_->flush();
@@ -279,6 +279,8 @@ PendingHeader::PendingHeader(std::shared_ptr<Device> device, const NewHeader& fr
 void PendingHeader::write() {
   // The first block holds the magic.
   const ByteView header = memory_->contents();
+  // The payload before anything that could be taken for its header.
+  device_->flush();
   device_->write(kAreaAlignmentBytes, header.subspan(kAreaAlignmentBytes));
   device_->flush();
   device_->write(0, header.first(kAreaAlignmentBytes));

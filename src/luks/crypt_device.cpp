@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "crypto/cipher_spec.h"
 #include "crypto/sector_cipher.h"
+#include "luks/layout.h"
 #include "luks/luks2_codec.h"
 
 namespace lukskeep::luks {
@@ -78,6 +79,8 @@ class CryptDevice final : public Device {
   }
 
   void write(std::uint64_t offset_bytes, ByteView data) override {
+    check_writable();
+    check_range(offset_bytes, data.size(), "write");
     Bytes scratch(std::min(data.size(), kScratchBytes));
     for (std::size_t done = 0; done < data.size();) {
       const std::size_t length = std::min(data.size() - done, scratch.size());
@@ -115,8 +118,11 @@ class CryptDevice final : public Device {
   void flush() override { payload_->flush(); }
 
   void resize(std::uint64_t size) override {
+    check_writable();
     const Run& last = runs_.back();
-    if (last.size_bytes || size < last.start_bytes) Device::resize(size);
+    const bool fits = size >= last.start_bytes &&
+                      size - last.start_bytes <= UINT64_MAX - last.payload_offset_bytes;
+    if (last.size_bytes || !fits) Device::resize(size);
     payload_->resize(last.payload_offset_bytes + (size - last.start_bytes));
   }
 
@@ -194,6 +200,8 @@ class CryptDevice final : public Device {
       }
       std::array<std::byte, 4096> scratch;
       const std::size_t length = std::min<std::uint64_t>(out.size(), sector - skip);
+      // Somebody else may be writing to the other part of this sector.
+      const std::lock_guard lock(lock_of(run, at - skip));
       read_sectors(run, at - skip, MutableBytes(scratch).first(sector));
       std::copy_n(scratch.begin() + static_cast<std::ptrdiff_t>(skip), length, out.begin());
       at += length;
@@ -241,11 +249,15 @@ class CryptDevice final : public Device {
     payload_->write_in_place(run.payload_offset_bytes + at, sectors);
   }
 
+  std::mutex& lock_of(const Run& run, std::uint64_t at) const {
+    return sector_locks_[(at / run.sector_bytes) % sector_locks_.size()];
+  }
+
   // Two writers may each own a part of one sector: only one of them may hold it at a time.
   void update_sector(const Run& run, std::uint64_t at, ByteView part) {
     const std::uint64_t skip = at % run.sector_bytes;
     const std::uint64_t start = at - skip;
-    const std::lock_guard lock(sector_locks_[(start / run.sector_bytes) % sector_locks_.size()]);
+    const std::lock_guard lock(lock_of(run, start));
     std::array<std::byte, 4096> buffer;
     const MutableBytes sector = MutableBytes(buffer).first(run.sector_bytes);
     read_sectors(run, start, sector);
@@ -400,6 +412,20 @@ std::unique_ptr<Device> make_crypt_device(const Header& header, std::shared_ptr<
     throw Error(Code::kDamaged, fmt::format("the volume '{}' has no segment", payload->name()));
   }
   return std::make_unique<CryptDevice>(std::move(payload), std::move(runs), options);
+}
+
+void check_payload_apart(const Header& header, const Device& payload) {
+  if (payload_offset_bytes(header) >= header_end_bytes(header)) return;
+  throw Error(Code::kUnsafe,
+              fmt::format("the payload of '{}' would start at byte {}, inside its own header",
+                          payload.name(), payload_offset_bytes(header)),
+              "this is a detached header: name the payload, and this file with --header");
+}
+
+bool opens_active_segment(const Header& header, const Digest& digest) {
+  const auto segments = active_segments(header);
+  return std::any_of(segments.begin(), segments.end(),
+                     [&](const auto& segment) { return digest.segments.contains(segment.first); });
 }
 
 std::uint64_t payload_offset_bytes(const Header& header) {

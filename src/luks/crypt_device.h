@@ -34,6 +34,14 @@ std::unique_ptr<Device> make_crypt_device(const Header& header, std::shared_ptr<
 
 // Where the payload starts, and how large it is on a device of `device_size_bytes` (0 if that ends
 // before the payload starts).
+// Throws kUnsafe if the payload of `header`, read from `payload`, would start inside the header: a
+// detached header is taken for a volume. To be called where both are one device.
+void check_payload_apart(const Header& header, const Device& payload);
+
+// Whether the key of `digest` opens what the volume holds now: a segment that is no backup of an
+// earlier state, as a re-encryption keeps one.
+bool opens_active_segment(const Header& header, const Digest& digest);
+
 std::uint64_t payload_offset_bytes(const Header& header);
 std::uint64_t payload_size_bytes(const Header& header, std::uint64_t device_size_bytes);
 

@@ -8,9 +8,11 @@
 
 #include <lukskeep/error.h>
 
+#include "base/limits.h"
 #include "luks/crypt_device.h"
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
+#include "luks/luks2_codec.h"
 
 namespace lukskeep::luks {
 namespace {
@@ -26,6 +28,11 @@ Bytes read_header_bytes(const HeaderFile& file, std::string_view what) {
   if (device.size_bytes() < end) {
     throw Error(Code::kTooSmall, fmt::format("{} '{}' has {} bytes, its header has {}", what,
                                              device.name(), device.size_bytes(), end));
+  }
+  if (end > limits::kSnapshotHeaderBytesMax) {
+    throw Error(Code::kUnsupported,
+                fmt::format("{} '{}' has a header of {} bytes, more than any program writes", what,
+                            device.name(), end));
   }
   Bytes bytes(header_size_bytes(file.header()));
   device.read(0, MutableBytes(bytes).first(end));
@@ -89,6 +96,21 @@ void compare(const Header& backup, const Header& present, RestorePlan& plan) {
         "passphrases removed since then would open the volume again",
         backup.sequence_id, present.sequence_id));
   }
+  // LUKS1 does not count its changes: any difference may be one that was made since.
+  if (backup.version == Version::kLuks1 && present.version == Version::kLuks1 &&
+      backup.keyslots != present.keyslots) {
+    objections.emplace_back(
+        "the keyslots differ: if the backup is the older one, passphrases removed since then would "
+        "open the volume again, and those added since would be lost");
+  }
+  if (backup.segments != present.segments) {
+    objections.emplace_back(
+        "the backup describes the payload otherwise (cipher, sector size or extent): it would be "
+        "unreadable");
+  }
+  if (backup.config.requirements != present.config.requirements) {
+    objections.emplace_back("the requirements differ: one of the two is of a re-encryption");
+  }
   if (!shares_digest(backup, present)) {
     objections.emplace_back("the backup holds another volume key: the payload would be unreadable");
   }
@@ -96,9 +118,26 @@ void compare(const Header& backup, const Header& present, RestorePlan& plan) {
   note_differences(backup.tokens, present.tokens, "tokens", plan.notes);
 }
 
+// Whether a header at the start of `bytes`, or a second copy in them, has `uuid` in its place
+// (LUKS1 §2.1 and LUKS2 §2.2: the same offset in all of them).
+bool names_uuid(ByteView bytes, std::string_view uuid) {
+  constexpr std::size_t kUuidOffset = 168;
+  const auto at = [&](std::uint64_t copy) {
+    return bytes.size() >= copy + kUuidOffset + uuid.size() && !uuid.empty() &&
+           as_string_view(bytes.subspan(copy + kUuidOffset, uuid.size())) == uuid;
+  };
+  return at(0) || std::any_of(kLuks2MetadataSizes.begin(), kLuks2MetadataSizes.end(), at);
+}
+
 // A target whose header cannot be read: damaged, or never one of LUKS.
 void object_to_foreign_data(const Error& error, const Device& target, RestorePlan& plan) {
   plan.notes.push_back(fmt::format("the target's own header is unusable: {}", error.message()));
+  if (error.code() != Code::kNotLuks && !names_uuid(plan.replaced, plan.from_backup.uuid)) {
+    plan.objections.push_back(fmt::format(
+        "the header of '{}' cannot be read, and nothing in it says that it is of volume "
+        "{}, as the backup is",
+        target.name(), printable(plan.from_backup.uuid)));
+  }
   if (error.code() == Code::kNotLuks && !all_zero(plan.replaced)) {
     plan.objections.push_back(
         fmt::format("'{}' has no LUKS header but holds other data in its first {} bytes, which "
@@ -197,6 +236,12 @@ RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<D
     const HeaderFile file = HeaderFile::open(target);
     plan.present = file.header();
     plan.secondary_first = file.report().primary == CopyState::kGood;
+    if (file.report().foreign_start) {
+      plan.objections.push_back(fmt::format(
+          "the start of '{}' holds other data, which would be overwritten: only the second "
+          "copy of an old header is left",
+          target->name()));
+    }
     compare(plan.from_backup, *plan.present, plan);
   } catch (const Error& error) {
     if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged &&

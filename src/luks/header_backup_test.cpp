@@ -81,7 +81,7 @@ TEST_P(HeaderBackup, SaysWhatARestoreWouldBringBack) {
   remove_keyslot(file, 1, false);
   const RestorePlan plan = plan_restore(backup, file.device());
   EXPECT_TRUE(mentions(plan.notes, "keyslots 1 come back"));
-  EXPECT_EQ(mentions(plan.objections, "older"), GetParam() == Version::kLuks2);
+  EXPECT_TRUE(mentions(plan.objections, "older"));
 }
 
 TEST_P(HeaderBackup, ObjectsToAnotherVolumesHeader) {
@@ -135,6 +135,51 @@ TEST(HeaderBackupLegacy, ThePayloadBehindAnUnalignedHeaderIsLeftAlone) {
   file.device()->read(payload, back);
   EXPECT_EQ(back, data);
   EXPECT_TRUE(opens(HeaderFile::open(file.device()), kFirstPassphrase));
+}
+
+TEST(HeaderBackupObjections, AnUnreadableTargetThatDoesNotNameTheVolume) {
+  const HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const auto own = backup_of(file);
+  const auto other = backup_of(make_volume(cheap_options(Version::kLuks2)));
+  // Both copies damaged, the UUIDs left.
+  file.device()->write(5000, Bytes(1, std::byte{0x5a}));
+  file.device()->write(0x4000 + 5000, Bytes(1, std::byte{0x5a}));
+  EXPECT_TRUE(plan_restore(own, file.device()).objections.empty());
+  EXPECT_TRUE(mentions(plan_restore(other, file.device()).objections, "nothing in it says"));
+}
+
+TEST(HeaderBackupObjections, AnotherPayload) {
+  const HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const auto backup = backup_of(file);
+  Header header = file.header();
+  header.segments.at(0).encryption = "aes-cbc-essiv:sha256";
+  HeaderFile changed = HeaderFile::open(file.device());
+  changed.commit({.header = header});
+  EXPECT_TRUE(mentions(plan_restore(backup, file.device()).objections, "describes the payload"));
+}
+
+// A new disk label over an old volume: its second copy alone does not make it one again.
+TEST(HeaderBackupObjections, OtherDataBeforeAStaleSecondCopy) {
+  HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const auto backup = backup_of(file);
+  const Bytes label(512, std::byte{0x33});
+  file.device()->write(0, Bytes(4096));
+  file.device()->write(0, label);
+  EXPECT_TRUE(mentions(plan_restore(backup, file.device()).objections, "holds other data"));
+  HeaderFile stale = HeaderFile::open(file.device());
+  ASSERT_TRUE(stale.report().foreign_start);
+  HeaderChange change{.header = stale.header()};
+  change.header.label = "new";
+  EXPECT_THROW(stale.commit(change), Error);
+  Bytes back(label.size());
+  file.device()->read(0, back);
+  EXPECT_EQ(back, label);
+  change.overwrite_foreign = true;
+  stale.commit(change);
+  EXPECT_TRUE(HeaderFile::open(file.device()).report().problems.empty());
+  // Zeroes are nobody's data.
+  file.device()->write(0, Bytes(4096));
+  EXPECT_FALSE(HeaderFile::open(file.device()).report().foreign_start);
 }
 
 TEST(HeaderBackupVersions, AnObjectionAndNotACrash) {

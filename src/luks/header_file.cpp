@@ -87,12 +87,19 @@ std::string describe_missing(const FoundCopy& copy, std::string_view which) {
   return fmt::format("{} LUKS2 header: no magic at byte {}", which, copy.offset_bytes);
 }
 
+// Whether something else may have taken the place of a primary copy that is gone.
+bool holds_data(const Device& device) {
+  return !all_zero(
+      read_bytes(device, 0, std::min<std::uint64_t>(device.size_bytes(), kLuks2BinaryHeaderBytes)));
+}
+
 std::pair<Header, ReadReport> choose_copy(const Device& device, FoundCopy primary,
                                           FoundCopy secondary) {
   ReadReport report{.primary = primary.state,
                     .secondary = secondary.state,
                     .secondary_offset_bytes = secondary.offset_bytes,
-                    .problems = {}};
+                    .problems = {},
+                    .foreign_start = false};
   const bool primary_good = primary.state == CopyState::kGood;
   const bool secondary_good = secondary.state == CopyState::kGood;
   if (!primary_good && !secondary_good) {
@@ -102,6 +109,7 @@ std::pair<Header, ReadReport> choose_copy(const Device& device, FoundCopy primar
                     describe_missing(primary, "primary"), describe_missing(secondary, "secondary")),
         "restore the header from a backup (lukskeep header restore)");
   }
+  report.foreign_start = primary.state == CopyState::kAbsent && holds_data(device);
   if (!primary_good) report.problems.push_back(describe_missing(primary, "primary"));
   if (!secondary_good) report.problems.push_back(describe_missing(secondary, "secondary"));
   if (primary.header && secondary.header) {
@@ -145,7 +153,8 @@ std::pair<Header, ReadReport> read_header(const Device& device) {
             ReadReport{.primary = CopyState::kGood,
                        .secondary = CopyState::kAbsent,
                        .secondary_offset_bytes = 0,
-                       .problems = {}}};
+                       .problems = {},
+                       .foreign_start = false}};
   }
   return read_luks2(device);
 }
@@ -258,7 +267,14 @@ HeaderFile HeaderFile::open(std::shared_ptr<Device> device) {
 
 HeaderFile HeaderFile::create(std::shared_ptr<Device> device, HeaderChange first) {
   if (first.header.version == Version::kLuks2) first.header.sequence_id = 1;
+  // Finds what is wrong with it before anything is destroyed.
+  if (first.header.version == Version::kLuks2) {
+    static_cast<void>(encode_luks2(first.header, Luks2Copy::kPrimary, Bytes(kSaltBytes)));
+  } else {
+    static_cast<void>(encode_luks1(first.header));
+  }
   check_fits(*device, first);
+  const std::unique_ptr<DeviceLock> lock = device->lock_metadata();
   wipe_old_magic(*device);
   wipe_ranges(*device, first.obsolete);
   write_areas(*device, first.new_areas);
@@ -271,16 +287,43 @@ HeaderFile HeaderFile::create(std::shared_ptr<Device> device, HeaderChange first
   return file;
 }
 
+// What a change must not touch although it could be read.
+void HeaderFile::check_change_allowed(const HeaderChange& change) const {
+  Header same = change.header;
+  same.sequence_id = header_.sequence_id;
+  for (const std::string& requirement : unsupported_requirements(header_)) {
+    // Writing a damaged copy anew changes nothing that a requirement could be about.
+    if (same == header_) break;
+    throw Error(
+        Code::kUnsupported,
+        fmt::format("cannot change the header of '{}': it requires '{}', which this program "
+                    "does not support",
+                    device_->name(), printable(requirement)));
+  }
+  if (report_.foreign_start && !change.overwrite_foreign) {
+    throw Error(
+        Code::kUnsafe,
+        fmt::format("the start of '{}' holds other data than LUKS: only the second copy of "
+                    "an old header is left, and a change would overwrite the first {} bytes",
+                    device_->name(), header_.metadata_size_bytes),
+        "if it is a damaged volume and nothing else: lukskeep header repair");
+  }
+}
+
 void HeaderFile::commit(HeaderChange change) {
   if (!device_->writable()) {
     throw Error(Code::kReadOnly, fmt::format("'{}' cannot be written", device_->name()));
   }
   const std::unique_ptr<DeviceLock> lock = device_->lock_metadata();
-  if (open(device_).header_ != header_) {
+  HeaderFile present = open(device_);
+  if (present.header_ != header_) {
     throw Error(Code::kConflict,
                 fmt::format("somebody else changed the header of '{}' meanwhile", device_->name()),
                 "look at it (lukskeep info) and try again");
   }
+  // It may have got worse since it was read.
+  report_ = std::move(present.report_);
+  check_change_allowed(change);
   if (header_.version == Version::kLuks2) {
     if (header_.sequence_id == UINT64_MAX) {
       throw Error(Code::kDamaged,
@@ -306,8 +349,9 @@ void HeaderFile::commit(HeaderChange change) {
                 fmt::format("the changed header of '{}' reads back differently", device_->name()),
                 "nothing obsolete was wiped; the storage does not keep what is written to it");
   }
+  header_ = std::move(written.header_);
+  report_ = std::move(written.report_);
   wipe_ranges(*device_, change.obsolete);
-  *this = std::move(written);
 }
 
 }  // namespace lukskeep::luks

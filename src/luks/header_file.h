@@ -26,6 +26,9 @@ struct ReadReport {
   CopyState secondary = CopyState::kGood;    // LUKS1: kAbsent
   std::uint64_t secondary_offset_bytes = 0;  // LUKS1: 0
   std::vector<std::string> problems;         // one sentence each; empty if all is well
+  // LUKS2: only the secondary was found, and the first block holds other data: a partition table or
+  // file system that was made since, or noise.
+  bool foreign_start = false;
 };
 
 // A range of the header device that a transaction writes before its commit …
@@ -43,6 +46,7 @@ struct HeaderChange {
   Header header;                     // sequence_id is set by commit
   std::vector<AreaWrite> new_areas;  // must not touch areas that the present header uses
   std::vector<AreaRange> obsolete;   // overwritten with random bytes when all is durable
+  bool overwrite_foreign = false;    // see ReadReport::foreign_start: somebody said that it may go
 };
 
 class HeaderFile {
@@ -66,11 +70,14 @@ class HeaderFile {
   // better one, flush, the other, flush, read back and compare, wipe what is obsolete, flush. A
   // power cut between any two writes leaves a volume that opens with the old or the new keys.
   // Afterwards header() is the new one. A header whose copies differ in state leaves with two good
-  // ones. Throws Error: kConflict, kReadOnly, kInvalidArgument, kNoSpace (JSON area full), kIo.
+  // ones. Throws Error: kUnsupported (the volume requires what this program does not know), kUnsafe
+  // (ReadReport::foreign_start), kConflict, kReadOnly, kInvalidArgument, kNoSpace (JSON area full),
+  // kIo.
   void commit(HeaderChange change);
 
  private:
   HeaderFile(std::shared_ptr<Device> device, Header header, ReadReport report);
+  void check_change_allowed(const HeaderChange& change) const;
 
   std::shared_ptr<Device> device_;
   Header header_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "crypto/hash.h"
 #include "crypto/random.h"
 #include "crypto/sector_cipher.h"
+#include "luks/crypt_device.h"
 #include "luks/layout.h"
 #include "luks/luks2_codec.h"
 
@@ -27,6 +29,7 @@ namespace {
 
 constexpr std::uint32_t kAreaSectorBytes = 512;  // of keyslot areas, whatever the payload has
 constexpr std::size_t kNewSaltBytes = 32;
+constexpr std::size_t kArgon2SaltBytesMin = 8;  // RFC 9106, 3.1
 constexpr std::uint32_t kNewStripes = 4000;
 
 crypto::KdfCost kdf_cost(const Kdf& kdf) {
@@ -107,9 +110,13 @@ std::optional<std::string> obstacle(const HeaderFile& file, int id, const Unlock
   if (keyslot.area.offset_bytes > device_size || size > device_size - keyslot.area.offset_bytes) {
     return fmt::format("keyslot {} lies beyond the end of the device", id);
   }
+  if (keyslot.kdf.type != Kdf::Type::kPbkdf2 && keyslot.kdf.salt.size() < kArgon2SaltBytesMin) {
+    return fmt::format("keyslot {} has a salt of {} bytes, too short for argon2", id,
+                       keyslot.kdf.salt.size());
+  }
   const std::optional<int> digest = digest_of(header, id);
   if (!digest) return fmt::format("keyslot {} belongs to no usable digest", id);
-  if (header.digests.at(*digest).segments.empty() && !options.allow_unbound) {
+  if (!opens_active_segment(header, header.digests.at(*digest)) && !options.allow_unbound) {
     return fmt::format("keyslot {} is unbound", id);
   }
   const Digest& check = header.digests.at(*digest);
@@ -176,32 +183,67 @@ unsigned attempts_at_once(const Header& header, const std::vector<int>& ids,
   return static_cast<unsigned>(std::min<std::uint64_t>(std::max(1U, threads / widest), by_memory));
 }
 
-// Tries all of `ids` side by side; the first that opens stops the others.
-std::optional<Unlocked> try_keyslots(const HeaderFile& file, const std::vector<int>& ids,
-                                     ByteView passphrase, const UnlockOptions& options) {
+// What came of trying several keyslots.
+struct Tries {
+  std::optional<Unlocked> found;
+  std::optional<Error> failure;  // of a keyslot that could not be tried to its end
+};
+
+// Tries `ids` side by side and remembers the best: the lowest that opens wins, and stops those
+// behind it, so that the result does not depend on which is quicker.
+class Race {
+ public:
+  Race(std::size_t count, const CancelToken* cancel) : cancel_(cancel) {
+    for (std::size_t i = 0; i < count; ++i)
+      tokens_.push_back(std::make_unique<CancelToken>(cancel));
+  }
+
+  // `attempt` returns what it opened; it is given the token that stops it.
+  template <typename Attempt>
+  void run(std::size_t i, const Attempt& attempt) {
+    if (cancel_ != nullptr) cancel_->check();
+    if (tokens_[i]->cancelled()) return;
+    try {
+      if (auto opened = attempt(*tokens_[i])) won(i, std::move(*opened));
+    } catch (const Error& error) {
+      const bool by_user = cancel_ != nullptr && cancel_->cancelled();
+      if (by_user) throw;
+      // Stopped because a keyslot before it opened: no failure. Otherwise one keyslot that cannot
+      // be tried (its memory, its sectors) must not keep the others from opening.
+      const std::lock_guard lock(mutex_);
+      if (error.code() != Code::kInterrupted && !tries_.failure) tries_.failure = error;
+    }
+  }
+
+  Tries result() { return std::move(tries_); }
+
+ private:
+  void won(std::size_t i, Unlocked opened) {
+    const std::lock_guard lock(mutex_);
+    if (tries_.found && best_ < i) return;
+    tries_.found = std::move(opened);
+    best_ = i;
+    for (std::size_t behind = i + 1; behind < tokens_.size(); ++behind) tokens_[behind]->cancel();
+  }
+
+  const CancelToken* cancel_;
+  std::vector<std::unique_ptr<CancelToken>> tokens_;
+  std::mutex mutex_;
+  Tries tries_;
+  std::size_t best_ = 0;
+};
+
+Tries try_keyslots(const HeaderFile& file, const std::vector<int>& ids, ByteView passphrase,
+                   const UnlockOptions& options) {
   const unsigned threads = options.threads != 0 ? options.threads : hardware_threads();
   const unsigned at_once = attempts_at_once(file.header(), ids, options, threads);
-  CancelToken stop(options.cancel);
-  std::mutex mutex;
-  std::optional<Unlocked> found;
+  Race race(ids.size(), options.cancel);
   parallel_for(ids.size(), at_once, [&](std::size_t i) {
-    if (stop.cancelled()) {
-      if (options.cancel != nullptr) options.cancel->check();
-      return;
-    }
-    try {
-      auto result = try_keyslot(file, ids[i], passphrase, threads / at_once, &stop);
-      if (!result) return;
-      const std::lock_guard lock(mutex);
-      if (!found) found = std::move(result);
-      stop.cancel();
-    } catch (const Error& error) {
-      // Stopped because another keyslot opened: no failure.
-      const bool by_user = options.cancel != nullptr && options.cancel->cancelled();
-      if (error.code() != Code::kInterrupted || by_user) throw;
-    }
+    race.run(i, [&](const CancelToken& stop) {
+      return try_keyslot(file, ids[i], passphrase, threads / at_once, &stop);
+    });
   });
-  return found;
+  return race.result();
 }
 
 struct Candidates {
@@ -248,10 +290,20 @@ struct AreaDefaults {
   std::uint32_t key_size_bytes = 0;
 };
 
+// Whether `encryption` is known, under any of its names, and not the null cipher.
+bool encrypts(const std::string& encryption) {
+  try {
+    return !crypto::is_insecure(crypto::parse_cipher_spec(encryption));
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 // What the other keyslots of the volume use; else what the payload uses; else cryptsetup's default.
 AreaDefaults area_defaults(const Header& header, std::uint32_t key_size_bytes) {
   for (const auto& [id, keyslot] : header.keyslots) {
-    if (keyslot.type == Keyslot::Type::kLuks2 && keyslot.area.encryption != "cipher_null-ecb") {
+    // What somebody else wrote must not weaken what we write.
+    if (keyslot.type == Keyslot::Type::kLuks2 && encrypts(keyslot.area.encryption)) {
       return {keyslot.area.encryption, keyslot.area.key_size_bytes};
     }
   }
@@ -320,6 +372,14 @@ void check_luks1_cost(const Header& header, int digest, const crypto::KdfCost& c
 // The least that cryptsetup accepts for a new keyslot, and the most lanes.
 void check_new_cost(const crypto::KdfCost& cost) {
   const bool pbkdf2 = cost.type == crypto::KdfType::kPbkdf2;
+  const std::uint32_t iterations_max =
+      pbkdf2 ? limits::kPbkdf2IterationsMax : limits::kArgon2TimeMax;
+  if (cost.iterations > iterations_max) {
+    throw Error(Code::kInvalidArgument,
+                fmt::format("{} with {} iterations would never be opened again",
+                            crypto::kdf_name(cost.type), cost.iterations),
+                fmt::format("at most {}", iterations_max));
+  }
   const std::uint32_t iterations_min = pbkdf2 ? 1000 : 4;
   if (cost.iterations < iterations_min) {
     throw Error(Code::kInvalidArgument,
@@ -348,6 +408,13 @@ Keyslot make_keyslot(const Header& header, int id, int digest, std::uint32_t key
   AreaDefaults area = area_defaults(header, key_size_bytes);
   if (!options.area_encryption.empty()) area.encryption = options.area_encryption;
   if (options.area_key_size_bytes != 0) area.key_size_bytes = options.area_key_size_bytes;
+  // LUKS1 has one cipher for payload and keyslots: there the payload was created so.
+  if (header.version == Version::kLuks2 && !encrypts(area.encryption)) {
+    throw Error(Code::kUnsafe,
+                fmt::format("a keyslot in '{}' would show the volume key to everybody",
+                            printable(area.encryption)),
+                "choose a cipher that encrypts");
+  }
   const std::uint64_t area_bytes = keyslot_area_bytes(key_size_bytes, kNewStripes);
   Keyslot keyslot;
   keyslot.key_size_bytes = key_size_bytes;
@@ -387,15 +454,6 @@ void drop_keyslot(Header& header, int id) {
     Luks1Slot& slot = header.luks1_slots.at(static_cast<std::size_t>(id));
     slot.inactive_iterations = 0;
     slot.inactive_salt.fill(std::byte{0});
-  }
-}
-
-void check_no_reencryption(const Header& header, std::string_view action) {
-  for (const std::string& requirement : unsupported_requirements(header)) {
-    throw Error(Code::kUnsupported,
-                fmt::format("cannot {}: the volume requires '{}', which this program does not "
-                            "support",
-                            action, printable(requirement)));
   }
 }
 
@@ -439,6 +497,7 @@ int change_luks1_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_pas
   Keyslot moved = fresh;
   moved.area.offset_bytes = file.header().keyslots.at(key.keyslot).area.offset_bytes;
   HeaderChange retire{.header = file.header()};
+  retire.obsolete.push_back(area_range(file.header().keyslots.at(key.keyslot)));
   drop_keyslot(retire.header, key.keyslot);
   file.commit(std::move(retire));
 
@@ -464,12 +523,16 @@ std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
                                              *options.keyslot));
   }
   const Candidates candidates = find_candidates(file, options);
+  std::optional<Error> failure;
   for (const std::vector<int>& ids : candidates.by_priority) {
     if (ids.empty()) continue;
-    if (auto found = try_keyslots(file, ids, passphrase, options)) return found;
+    Tries tries = try_keyslots(file, ids, passphrase, options);
+    if (tries.found) return std::move(tries.found);
+    if (!failure) failure = std::move(tries.failure);
   }
-  if (candidates.refused) throw Error(*candidates.refused);
+  if (failure) throw Error(*failure);
   if (candidates.by_priority[0].empty() && candidates.by_priority[1].empty()) {
+    if (candidates.refused) throw Error(*candidates.refused);
     throw_nothing_to_try(file, candidates);
   }
   return std::nullopt;
@@ -497,7 +560,8 @@ std::optional<Unlocked> unlock_with_volume_key(const HeaderFile& file, SecretByt
                                                const UnlockOptions& options) {
   const auto digest = find_digest(file.header(), key.span(), options.kdf_limit, options.cancel);
   if (!digest) return std::nullopt;
-  if (file.header().digests.at(*digest).segments.empty() && !options.allow_unbound) {
+  const Header& header = file.header();
+  if (!opens_active_segment(header, header.digests.at(*digest)) && !options.allow_unbound) {
     return std::nullopt;
   }
   return Unlocked{.key = std::move(key), .keyslot = -1, .digest = *digest};
@@ -506,7 +570,7 @@ std::optional<Unlocked> unlock_with_volume_key(const HeaderFile& file, SecretByt
 bool opens_segment(const Header& header, int keyslot) {
   const auto digest = digest_of(header, keyslot);
   return header.keyslots.at(keyslot).type == Keyslot::Type::kLuks2 && digest &&
-         !header.digests.at(*digest).segments.empty();
+         opens_active_segment(header, header.digests.at(*digest));
 }
 
 AreaWrite put_keyslot(Header& header, int keyslot, int digest, ByteView key,
@@ -518,13 +582,18 @@ AreaWrite put_keyslot(Header& header, int keyslot, int digest, ByteView key,
                  .material = seal_material(fresh, key, new_passphrase, cancel)};
   header.keyslots[keyslot] = std::move(fresh);
   header.digests.at(digest).keyslots.insert(keyslot);
+  if (header.version == Version::kLuks1) {
+    // Old programs left salt and costs of a removed key behind.
+    Luks1Slot& slot = header.luks1_slots.at(static_cast<std::size_t>(keyslot));
+    slot.inactive_iterations = 0;
+    slot.inactive_salt.fill(std::byte{0});
+  }
   return area;
 }
 
 int add_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphrase,
                 const NewKeyslot& options, const CancelToken* cancel) {
   const Header& header = file.header();
-  check_no_reencryption(header, "add a keyslot");
   const int count = header.version == Version::kLuks1 ? kLuks1KeyslotCount : kLuks2KeyslotCountMax;
   if (options.keyslot && (*options.keyslot < 0 || *options.keyslot >= count)) {
     throw Error(Code::kInvalidArgument,
@@ -554,7 +623,6 @@ void remove_keyslot(HeaderFile& file, int keyslot, bool allow_last) {
     throw Error(Code::kNotFound,
                 fmt::format("'{}' has no active keyslot {}", file.device()->name(), keyslot));
   }
-  check_no_reencryption(header, "remove a keyslot");
   const bool another =
       std::any_of(header.keyslots.begin(), header.keyslots.end(), [&](const auto& entry) {
         return entry.first != keyslot && opens_segment(header, entry.first);
@@ -573,7 +641,6 @@ void remove_keyslot(HeaderFile& file, int keyslot, bool allow_last) {
 
 int change_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphrase,
                    const NewKeyslot& options, const CancelToken* cancel) {
-  check_no_reencryption(file.header(), "change a keyslot");
   if (!file.header().keyslots.contains(key.keyslot)) {
     throw Error(Code::kNotFound, "no keyslot to change: a volume key was given",
                 "add a keyslot instead");
@@ -585,7 +652,6 @@ int change_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphras
 
 void erase_keyslots(HeaderFile& file) {
   HeaderChange change{.header = file.header()};
-  check_no_reencryption(change.header, "erase the keyslots");
   if (change.header.version == Version::kLuks2) {
     change.obsolete.push_back({.offset_bytes = 2 * change.header.metadata_size_bytes,
                                .size_bytes = change.header.config.keyslots_size_bytes});

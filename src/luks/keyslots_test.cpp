@@ -273,5 +273,104 @@ TEST(KeyslotsDigest, KeyOfAnotherLengthNeverFits) {
   EXPECT_FALSE(find_digest(file.header(), longer.span()));
 }
 
+// Whoever can write the header can plant a keyslot: it must not decide how ours is encrypted.
+TEST(Keyslots, APlantedNullKeyslotWeakensNothing) {
+  for (const char* name : {"cipher_null", "cipher_null-ecb", "null", "capi:x", "nonsense"}) {
+    HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+    const Unlocked key = must_unlock(file, kFirstPassphrase);
+    HeaderChange change{.header = file.header()};
+    Keyslot planted = change.header.keyslots.at(0);
+    change.header.keyslots[1] = planted;
+    change.header.keyslots.at(1).area.offset_bytes =
+        find_free_area(file.header(), planted.area.size_bytes).value_or(0);
+    change.header.keyslots.at(0).area.encryption = name;
+    change.header.digests.at(0).keyslots.insert(1);
+    file.commit(std::move(change));
+    EXPECT_EQ(add_keyslot(file, key, as_byte_view("new"), cheap_keyslot()), 2);
+    EXPECT_EQ(file.header().keyslots.at(2).area.encryption, "aes-xts-plain64") << name;
+  }
+  HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const Unlocked key = must_unlock(file, kFirstPassphrase);
+  NewKeyslot options = cheap_keyslot();
+  options.area_encryption = "cipher_null-ecb";
+  options.area_key_size_bytes = 32;
+  EXPECT_EQ(code_of([&] { add_keyslot(file, key, as_byte_view("new"), options); }), Code::kUnsafe);
+}
+
+// The key of a segment that is only kept as a backup opens nothing that is in use.
+TEST(Keyslots, TheKeyOfABackupSegmentIsUnbound) {
+  HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const SecretBytes other = crypto::random_secret(64);
+  HeaderChange change{.header = file.header()};
+  Digest digest = change.header.digests.at(0);
+  digest.salt = crypto::random_bytes(32);
+  crypto::derive({.type = crypto::KdfType::kPbkdf2, .hash = "sha256", .iterations = 1000},
+                 other.span(), digest.salt, digest.digest, 1, nullptr);
+  digest.keyslots.clear();
+  digest.segments = {1};
+  change.header.digests[1] = digest;
+  change.header.segments[1] = change.header.segments.at(0);
+  change.header.segments[1].flags = {"backup-final"};
+  change.new_areas.push_back(
+      put_keyslot(change.header, 1, 1, other.span(), as_byte_view("backup"), cheap_keyslot()));
+  file.commit(std::move(change));
+  EXPECT_FALSE(opens_segment(file.header(), 1));
+  EXPECT_EQ(unlock(file, as_byte_view("backup"), {}).has_value(), false);
+  EXPECT_TRUE(unlock(file, as_byte_view("backup"), {.allow_unbound = true}));
+  EXPECT_EQ(code_of([&] { remove_keyslot(file, 0, false); }), Code::kLastKeyslot);
+}
+
+TEST(Keyslots, OneThatCannotBeTriedDoesNotHideTheOthers) {
+  HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  NewKeyslot argon2 = cheap_keyslot(1);
+  argon2.cost = {
+      .type = crypto::KdfType::kArgon2id, .iterations = 4, .memory_kib = 32, .parallel = 1};
+  add_keyslot(file, must_unlock(file, kFirstPassphrase), as_byte_view("x"), argon2);
+  HeaderChange change{.header = file.header()};
+  std::swap(change.header.keyslots.at(0), change.header.keyslots.at(1));
+  change.header.keyslots.at(0).kdf.salt.resize(3);  // too short for Argon2
+  file.commit(std::move(change));
+  EXPECT_EQ(must_unlock(file, kFirstPassphrase).keyslot, 1);
+}
+
+TEST(Keyslots, OfTwoThatOpenTheLowerWins) {
+  HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const Unlocked key = must_unlock(file, kFirstPassphrase);
+  NewKeyslot dear = cheap_keyslot(1);
+  dear.cost.iterations = 200'000;
+  add_keyslot(file, key, as_byte_view("same"), dear);
+  add_keyslot(file, key, as_byte_view("same"), cheap_keyslot(2));
+  for (int round = 0; round < 5; ++round) {
+    EXPECT_EQ(must(unlock(file, as_byte_view("same"), {.threads = 3})).keyslot, 1);
+  }
+}
+
+TEST(Keyslots, ALeftoverOfAnOldProgramDoesNotBlockALuks1Keyslot) {
+  HeaderFile file = make_volume(cheap_options(Version::kLuks1));
+  HeaderChange change{.header = file.header()};
+  change.header.luks1_slots.at(1).inactive_iterations = 7;
+  change.header.luks1_slots.at(1).inactive_salt.fill(std::byte{9});
+  file.commit(std::move(change));
+  EXPECT_EQ(
+      add_keyslot(file, must_unlock(file, kFirstPassphrase), as_byte_view("x"), cheap_keyslot()),
+      1);
+  EXPECT_TRUE(opens(file, "x"));
+}
+
+TEST(Keyslots, ARequirementForbidsEveryChange) {
+  HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const Unlocked key = must_unlock(file, kFirstPassphrase);
+  HeaderChange require{.header = file.header()};
+  require.header.config.requirements = {"something-new"};
+  file.commit(std::move(require));
+  HeaderChange label{.header = file.header()};
+  label.header.label = "x";
+  EXPECT_EQ(code_of([&] { file.commit(label); }), Code::kUnsupported);
+  EXPECT_EQ(code_of([&] { add_keyslot(file, key, as_byte_view("x"), cheap_keyslot()); }),
+            Code::kUnsupported);
+  EXPECT_EQ(code_of([&] { erase_keyslots(file); }), Code::kUnsupported);
+  file.commit({.header = file.header()});  // a repair
+}
+
 }  // namespace
 }  // namespace lukskeep::luks

@@ -12,7 +12,6 @@
 #include "luks/header_backup.h"
 #include "luks/header_file.h"
 #include "luks/keyslots.h"
-#include "luks/layout.h"
 #include "storage/file_device.h"
 
 namespace lukskeep {
@@ -85,14 +84,8 @@ std::optional<int> Volume::unlock(std::span<const std::byte> passphrase,
 bool Volume::unlocked() const noexcept { return state_->unlocked.has_value(); }
 
 std::unique_ptr<Device> Volume::activate(Access access) const {
-  const bool attached = state_->payload == state_->file.device();
-  if (attached && access == Access::kReadWrite &&
-      luks::payload_offset_bytes(header()) < luks::header_end_bytes(header())) {
-    throw Error(Code::kUnsafe,
-                fmt::format("the payload of '{}' starts at byte {}, inside its own header: writing "
-                            "to it would destroy the header",
-                            state_->payload->name(), luks::payload_offset_bytes(header())),
-                "this is a detached header: name the payload apart from it");
+  if (state_->payload == state_->file.device()) {
+    luks::check_payload_apart(header(), *state_->payload);
   }
   return luks::make_crypt_device(
       header(), state_->payload, state_->require_unlocked().key.span(),
