@@ -100,8 +100,8 @@ std::pair<Header, ReadReport> choose_copy(const Device& device, FoundCopy primar
                     .secondary_offset_bytes = secondary.offset_bytes,
                     .problems = {},
                     .foreign_start = false};
-  const bool primary_good = primary.state == CopyState::kGood;
-  const bool secondary_good = secondary.state == CopyState::kGood;
+  const bool primary_good = primary.header != nullptr;
+  const bool secondary_good = secondary.header != nullptr;
   if (!primary_good && !secondary_good) {
     throw Error(
         Code::kDamaged,
