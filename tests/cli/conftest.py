@@ -27,7 +27,10 @@ def place(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"k{number}").write_bytes(b"passphrase %d\n" % number)
     (tmp_path / "plain").write_bytes(os.urandom(1 << 20) + b"end")
-    return tmp_path
+    yield tmp_path
+    # Headers of 16 MiB add up, and the folder is in memory.
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @pytest.fixture
