@@ -141,6 +141,8 @@ struct Luks1Slot {
   // Stored, though without meaning, in inactive slots.
   std::uint32_t inactive_iterations = 0;
   std::array<std::byte, 32> inactive_salt{};
+  // Anything but the mark of an active keyslot: others than "dead" are damage that opens nothing.
+  std::uint32_t inactive_state = 0x0000dead;
 
   bool operator==(const Luks1Slot&) const = default;
 };
@@ -153,7 +155,7 @@ inline constexpr int kLuks2DigestCountMax = 8;
 
 struct Header {
   Version version = Version::kLuks2;
-  std::string uuid;
+  std::string uuid;       // as on disk: printable ASCII, not necessarily a UUID
   std::string label;      // LUKS2 only, at most 47 bytes
   std::string subsystem;  // LUKS2 only, at most 47 bytes
 

@@ -36,10 +36,22 @@ _lukskeep_options() {
       options='--header --dry-run --yes --json --quiet --help'
       ;;
     'header restore')
-      options='--header --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header repair')
-      options='--header --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'header convert')
+      options='--header --type --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'header resize')
+      options='--header --metadata-size --keyslots-size --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'header detach')
+      options='--dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'header attach')
+      options='--allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'archive init')
       options='--store --recipient --dry-run --yes --json --quiet --help'
@@ -151,7 +163,7 @@ _lukskeep() {
         words='list test add remove change convert'
         ;;
       header)
-        words='backup restore repair'
+        words='backup restore repair convert resize detach attach'
         ;;
       archive)
         words='init add list show diff export import verify prune status scan drill'
@@ -174,7 +186,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --allow|--cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

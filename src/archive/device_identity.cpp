@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <system_error>
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include <fmt/format.h>
+
+#include "base/bytes.h"
 
 namespace lukskeep::archive {
 namespace {
@@ -34,7 +37,79 @@ std::string first_of(const std::filesystem::path& folder,
   return {};
 }
 
+namespace fs = std::filesystem;
+
+// Names of the entries, sorted.
+std::vector<std::string> entries_of(const fs::path& folder) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    names.push_back(it->path().filename().string());
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+void add_holders(const fs::path& device, std::vector<std::string>& users) {
+  for (const std::string& holder : entries_of(device / "holders")) {
+    const std::string mapping = first_line(device / "holders" / holder / "dm/name");
+    users.push_back(mapping.empty() ? printable(holder)
+                                    : fmt::format("mapping {}", printable(mapping)));
+  }
+}
+
+// proc(5), mountinfo: the third field is major:minor, the fifth where it is mounted.
+void add_mounts(const fs::path& root, const std::string& number, std::vector<std::string>& users) {
+  std::ifstream mounts(root / "proc/self/mountinfo");
+  std::string line;
+  while (std::getline(mounts, line)) {
+    std::istringstream fields(line);
+    std::string id;
+    std::string parent;
+    std::string device;
+    std::string inside;
+    std::string place;
+    if (fields >> id >> parent >> device >> inside >> place && device == number) {
+      users.push_back(fmt::format("the file system at '{}'", printable(place, 256)));
+    }
+  }
+}
+
+void add_block_users(const fs::path& root, const std::string& number,
+                     std::vector<std::string>& users) {
+  const fs::path device = root / "sys/dev/block" / number;
+  add_holders(device, users);
+  add_mounts(root, number, users);
+  for (const std::string& entry : entries_of(device)) {
+    const std::string part = first_line(device / entry / "dev");
+    if (part.empty() || first_line(device / entry / "partition").empty()) continue;
+    add_holders(device / entry, users);
+    add_mounts(root, part, users);
+  }
+}
+
+void add_loops(const fs::path& root, const std::string& file, std::vector<std::string>& users) {
+  for (const std::string& name : entries_of(root / "sys/block")) {
+    if (first_line(root / "sys/block" / name / "loop/backing_file") == file) {
+      users.push_back(fmt::format("loop device {}", printable(name)));
+    }
+  }
+}
+
 }  // namespace
+
+std::vector<std::string> users_of(const std::string& path, const std::string& root) {
+  std::vector<std::string> users;
+  struct stat status{};
+  if (stat(path.c_str(), &status) != 0) return users;
+  if (S_ISBLK(status.st_mode)) {
+    add_block_users(root, fmt::format("{}:{}", major(status.st_rdev), minor(status.st_rdev)),
+                    users);
+  } else {
+    add_loops(root, absolute_path(path), users);
+  }
+  return users;
+}
 
 std::string absolute_path(const std::string& path) {
   std::error_code error;

@@ -96,9 +96,10 @@ Store& Keeper::store() {
   return *store_;
 }
 
-void Keeper::before(const luks::HeaderFile& file, const std::string& path) {
+std::string Keeper::before(const luks::HeaderFile& file, const std::string& path) {
+  std::string id;
   try {
-    store().add(file, {.path = path, .reason = "before", .command = command_});
+    id = store().add(file, {.path = path, .reason = "before", .command = command_}).id;
   } catch (const Error& error) {
     throw Error(error.code(),
                 fmt::format("cannot archive the header of '{}' before it is changed: {}",
@@ -106,10 +107,16 @@ void Keeper::before(const luks::HeaderFile& file, const std::string& path) {
                 "--no-archive changes it without a copy");
   }
   will_write(path);
+  return id;
 }
 
 void Keeper::will_write(const std::string& path) {
   if (std::ranges::find(paths_, path) == paths_.end()) paths_.push_back(path);
+}
+
+void Keeper::moved(const std::string& from, const std::string& to) {
+  std::erase(paths_, from);
+  will_write(to);
 }
 
 std::vector<std::string> Keeper::after() noexcept {

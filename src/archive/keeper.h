@@ -20,10 +20,12 @@ class Keeper {
   Keeper(std::string directory, std::string identity_path, std::string command);
 
   // To be called when the header at `path` is open for writing, before it is changed. Throws what
-  // the archive throws: without a copy nothing is changed.
-  void before(const luks::HeaderFile& file, const std::string& path);
+  // the archive throws: without a copy nothing is changed. Returns the snapshot's ID.
+  std::string before(const luks::HeaderFile& file, const std::string& path);
   // A header was made at `path`, or is about to be replaced there: nothing to keep from before.
   void will_write(const std::string& path);
+  // The header of `from` goes to `to`, and there is none at `from` any more.
+  void moved(const std::string& from, const std::string& to);
   // To be called when everything is written and no device is open for writing any more. Returns one
   // sentence for each header that could not be archived.
   std::vector<std::string> after() noexcept;

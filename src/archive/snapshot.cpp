@@ -74,18 +74,6 @@ std::string keyslot_fingerprint(const luks::Header& header, int id) {
   return fingerprint.hex();
 }
 
-std::vector<SnapshotKey> keyslots_of(const luks::Header& header) {
-  std::vector<SnapshotKey> keys;
-  keys.reserve(header.keyslots.size());
-  for (const auto& [id, keyslot] : header.keyslots) {
-    const bool usual = keyslot.type == luks::Keyslot::Type::kLuks2;
-    keys.push_back({.number = id,
-                    .type = usual ? keyslot.kdf.type_name : keyslot.type_name,
-                    .fingerprint = keyslot_fingerprint(header, id)});
-  }
-  return keys;
-}
-
 std::vector<SnapshotKey> tokens_of(const luks::Header& header) {
   std::vector<SnapshotKey> tokens;
   tokens.reserve(header.tokens.size());
@@ -118,7 +106,7 @@ Manifest describe(const luks::HeaderFile& file) {
                     .header_bytes = luks::header_size_bytes(header),
                     .metadata_bytes = header.metadata_size_bytes,
                     .payload_offset_bytes = luks::payload_offset_bytes(header),
-                    .keyslots = keyslots_of(header),
+                    .keyslots = describe_keyslots(header),
                     .tokens = tokens_of(header),
                     .problems = file.report().problems,
                     .content_id = content_id(file),
@@ -233,6 +221,18 @@ Bytes decompress(ByteView bytes, std::size_t size_bytes, std::string_view what) 
 }
 
 }  // namespace
+
+std::vector<SnapshotKey> describe_keyslots(const luks::Header& header) {
+  std::vector<SnapshotKey> keys;
+  keys.reserve(header.keyslots.size());
+  for (const auto& [id, keyslot] : header.keyslots) {
+    const bool usual = keyslot.type == luks::Keyslot::Type::kLuks2;
+    keys.push_back({.number = id,
+                    .type = usual ? keyslot.kdf.type_name : keyslot.type_name,
+                    .fingerprint = keyslot_fingerprint(header, id)});
+  }
+  return keys;
+}
 
 std::string content_id(const luks::HeaderFile& file) {
   const luks::Header& header = file.header();

@@ -66,6 +66,8 @@ struct Manifest {
   bool operator==(const Manifest&) const = default;
 };
 
+std::vector<SnapshotKey> describe_keyslots(const luks::Header& header);
+
 // What a snapshot is made from.
 struct Capture {
   Manifest manifest;

@@ -16,16 +16,13 @@
 #include "archive/device_identity.h"
 #include "archive/store.h"
 #include "base/bytes.h"
-#include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
-#include "cli/header_view.h"
-#include "cli/named_device.h"
+#include "cli/restoration.h"
 #include "cli/target.h"
 #include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/header_backup.h"
-#include "storage/memory_device.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -68,95 +65,30 @@ class HeaderBackup final : public Command {
   std::string path_;
 };
 
-// A header that is put back over whatever is there.
-class Restoration {
- public:
-  Restoration(const VolumeArgs& volume, std::string from)
-      : volume_(volume), from_(std::move(from)) {}
-
-  // Throws Error{kUnsafe} unless all objections are settled.
-  void run(const Session& session, const std::shared_ptr<Device>& backup) const {
-    const auto target =
-        open_device(volume_.header_path(),
-                    session.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
-    const luks::RestorePlan plan = luks::plan_restore(backup, target);
-    settle_objections(session, plan);
-    keep_header(session, volume_.header_path());
-    if (!session.dry_run) luks::restore_header(plan, *target);
-    report(session, to_json(plan), to_text(session, plan));
-  }
-
- private:
-  void settle_objections(const Session& session, const luks::RestorePlan& plan) const {
-    if (plan.objections.empty()) return;
-    const std::string objections = fmt::format("{}", fmt::join(plan.objections, "; "));
-    if (session.yes) {
-      for (const std::string& objection : plan.objections) warn(objection);
-    }
-    confirm(session,
-            fmt::format("Restoring the header of '{}' from '{}' is not safe:\n  {}",
-                        printable(volume_.volume, 256), from_, fmt::join(plan.objections, "\n  ")),
-            Error(Code::kUnsafe, fmt::format("not restoring the header of '{}': {}",
-                                             printable(volume_.volume, 256), objections)));
-  }
-
-  OrderedJson to_json(const luks::RestorePlan& plan) const {
-    OrderedJson json = {{"volume", volume_.volume}, {"backup", from_}};
-    json.update(summary_json(plan.from_backup));
-    json["keyslots"] = keyslots_json(plan.from_backup);
-    json["objections"] = plan.objections;
-    json["notes"] = plan.notes;
-    return json;
-  }
-
-  std::string to_text(const Session& session, const luks::RestorePlan& plan) const {
-    std::string text =
-        fmt::format("{} the header of '{}' from '{}': {}, {} keyslot{}",
-                    session.dry_run ? "would restore" : "restored", printable(volume_.volume, 256),
-                    from_, summary_text(plan.from_backup), plan.from_backup.keyslots.size(),
-                    plan.from_backup.keyslots.size() == 1 ? "" : "s");
-    for (const std::string& note : plan.notes) text += "\n  " + note;
-    return text;
-  }
-
-  const VolumeArgs& volume_;
-  std::string from_;  // as the user names it
-};
-
-// A snapshot's header as a device.
-std::shared_ptr<Device> open_snapshot(const Session& session, const archive::Store& store,
-                                      const archive::Entry& entry, const IdentityArgs& identity) {
-  auto memory =
-      std::make_shared<storage::MemoryDevice>(store.open(entry, identity.read(session)), false);
-  return with_name(std::move(memory), fmt::format("snapshot {}", entry.id.substr(0, 12)));
-}
-
 class HeaderRestore final : public Command {
  public:
   void declare(Options& options) override {
     volume_.declare(options);
     options.positional({.name = "FILE", .help = "the backup, or archive:ID for a snapshot"}, path_);
-    store_.declare(options);
-    identity_.declare(options);
+    args_.declare(options);
   }
 
   void run(const Session& session) override {
     constexpr std::string_view kArchive = "archive:";
     if (path_.starts_with(kArchive)) {
-      archive::Store store = store_.open();
+      archive::Store store = args_.store.open();
       const archive::Entry entry = store.find(std::string_view(path_).substr(kArchive.size()));
-      const auto backup = open_snapshot(session, store, entry, identity_);
-      return Restoration(volume_, path_).run(session, backup);
+      return restore_to(session, volume_, args_,
+                        open_snapshot(session, store, entry, args_.identity));
     }
     refuse_same(volume_.header_path(), path_);
-    const auto backup = open_device(path_, storage::Access::kRead);
-    Restoration(volume_, path_).run(session, backup);
+    restore_to(session, volume_, args_,
+               {.backup = open_device(path_, storage::Access::kRead), .name = path_});
   }
 
  private:
   VolumeArgs volume_;
-  StoreArgs store_;
-  IdentityArgs identity_;
+  RestoreArgs args_;
   std::string path_;
 };
 
@@ -164,8 +96,7 @@ class HeaderRepair final : public Command {
  public:
   void declare(Options& options) override {
     volume_.declare(options);
-    store_.declare(options);
-    identity_.declare(options);
+    args_.declare(options);
   }
 
   void run(const Session& session) override {
@@ -208,12 +139,12 @@ class HeaderRepair final : public Command {
  private:
   // Nothing on the device can be read: the archive knows what was there.
   void restore_newest(const Session& session, const Error& damage) const {
-    const std::string directory = store_.chosen();
+    const std::string directory = args_.store.chosen();
     if (archive::Store::exists(directory)) {
       archive::Store store(directory);
       if (const auto entry = store.newest_at(archive::absolute_path(volume_.header_path()))) {
-        const auto backup = open_snapshot(session, store, *entry, identity_);
-        return Restoration(volume_, "archive:" + entry->id.substr(0, 12)).run(session, backup);
+        return restore_to(session, volume_, args_,
+                          open_snapshot(session, store, *entry, args_.identity));
       }
     }
     throw Error(
@@ -224,8 +155,7 @@ class HeaderRepair final : public Command {
   }
 
   VolumeArgs volume_;
-  StoreArgs store_;
-  IdentityArgs identity_;
+  RestoreArgs args_;
 };
 
 }  // namespace

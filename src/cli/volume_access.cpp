@@ -117,8 +117,8 @@ luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs
   return luks::HeaderFile::open(with_name(std::move(copy), file.device()->name()));
 }
 
-void keep_header(const Session& session, const std::string& path) {
-  if (session.keeper == nullptr) return;
+std::optional<std::string> keep_header(const Session& session, const std::string& path) {
+  if (session.keeper == nullptr) return std::nullopt;
   std::optional<luks::HeaderFile> present;
   try {
     present.emplace(luks::HeaderFile::open(storage::open_file(path, {.lock = false})));
@@ -128,6 +128,7 @@ void keep_header(const Session& session, const std::string& path) {
   }
   if (present) return session.keeper->before(*present, path);
   session.keeper->will_write(path);
+  return std::nullopt;
 }
 
 OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,

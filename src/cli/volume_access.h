@@ -56,8 +56,8 @@ luks::HeaderFile open_header(const VolumeArgs& args);
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args);
 
 // For a command that is about to put a new header at `path`: the archive keeps the one that is
-// there, if any.
-void keep_header(const Session& session, const std::string& path);
+// there, if any, and gives the snapshot's ID.
+std::optional<std::string> keep_header(const Session& session, const std::string& path);
 
 struct OpenedVolume {
   luks::Unlocked unlocked;

@@ -29,7 +29,6 @@ constexpr std::chrono::milliseconds kDigestTarget{125};
 constexpr std::uint64_t kLuks2HeaderBytesDefault = 16 * limits::kMiB;
 constexpr std::uint64_t kLuks2MetadataBytesDefault = 16 * limits::kKiB;
 constexpr std::size_t kLabelBytesMax = 47;
-constexpr std::uint32_t kNewStripes = 4000;
 
 std::uint32_t default_key_size(const crypto::CipherSpec& spec) {
   const std::vector<std::uint32_t> sizes = crypto::key_sizes_bytes(spec);

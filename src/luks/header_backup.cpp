@@ -1,6 +1,7 @@
 #include "luks/header_backup.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
 #include <utility>
 
@@ -9,9 +10,12 @@
 #include <lukskeep/error.h>
 
 #include "base/limits.h"
+#include "crypto/random.h"
 #include "luks/crypt_device.h"
+#include "luks/keyslots.h"
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
+#include "luks/luks1_fields.h"
 #include "luks/luks2_codec.h"
 
 namespace lukskeep::luks {
@@ -72,50 +76,76 @@ bool shares_digest(const Header& a, const Header& b) {
   });
 }
 
-void compare(const Header& backup, const Header& present, RestorePlan& plan) {
-  auto& objections = plan.objections;
+void note_changes(RestorePlan& plan) {
+  plan.notes.clear();
+  if (!plan.present) return;
+  note_differences(plan.from_backup.keyslots, plan.present->keyslots, "keyslots", plan.notes);
+  note_differences(plan.from_backup.tokens, plan.present->tokens, "tokens", plan.notes);
+}
+
+void compare_geometry(const Header& backup, const Header& present, RestorePlan& plan) {
+  const auto object = [&](RestoreRisk risk, std::string text) {
+    plan.objections.push_back({.risk = risk, .text = std::move(text)});
+  };
   if (backup.version != present.version) {
-    objections.push_back(fmt::format("the backup is {}, the volume {}", version_name(backup),
-                                     version_name(present)));
+    object(RestoreRisk::kVersion, fmt::format("the backup is {}, the volume {}",
+                                              version_name(backup), version_name(present)));
   }
   if (backup.uuid != present.uuid) {
-    objections.push_back(fmt::format("the backup is of volume {}, the target is {}",
-                                     printable(backup.uuid), printable(present.uuid)));
+    object(RestoreRisk::kUuid, fmt::format("the backup is of volume {}, the target is {}",
+                                           printable(backup.uuid), printable(present.uuid)));
   }
   if (payload_offset_bytes(backup) != payload_offset_bytes(present)) {
-    objections.push_back(fmt::format("the backup puts the payload at byte {}, the volume at {}",
-                                     payload_offset_bytes(backup), payload_offset_bytes(present)));
+    object(RestoreRisk::kOffsets,
+           fmt::format("the backup puts the payload at byte {}, the volume at {}",
+                       payload_offset_bytes(backup), payload_offset_bytes(present)));
   }
-  if (header_size_bytes(backup) != header_size_bytes(present)) {
-    objections.push_back(fmt::format("the backup's header has {} bytes, the volume's {}",
-                                     header_size_bytes(backup), header_size_bytes(present)));
+  if (header_size_bytes(backup) != header_size_bytes(present) ||
+      backup.metadata_size_bytes != present.metadata_size_bytes) {
+    object(RestoreRisk::kMetadataSize,
+           fmt::format("the backup's header has {} bytes with metadata of {}, the volume's {} "
+                       "with {}",
+                       header_size_bytes(backup), backup.metadata_size_bytes,
+                       header_size_bytes(present), present.metadata_size_bytes));
   }
+  if (backup.segments != present.segments) {
+    object(RestoreRisk::kCipher,
+           "the backup describes the payload otherwise (cipher, sector size or extent): it would "
+           "be unreadable");
+  }
+  if (backup.config.requirements != present.config.requirements) {
+    object(RestoreRisk::kRequirements,
+           "the requirements differ: one of the two is of a re-encryption");
+  }
+}
+
+void compare_keys(const Header& backup, const Header& present, RestorePlan& plan) {
+  const auto object = [&](RestoreRisk risk, std::string text) {
+    plan.objections.push_back({.risk = risk, .text = std::move(text)});
+  };
   if (backup.version == present.version && backup.sequence_id < present.sequence_id) {
-    objections.push_back(fmt::format(
-        "the backup is older than the header that is there (sequence id {} against {}): "
-        "passphrases removed since then would open the volume again",
-        backup.sequence_id, present.sequence_id));
+    object(RestoreRisk::kOlder,
+           fmt::format("the backup is older than the header that is there (sequence id {} against "
+                       "{}): passphrases removed since then would open the volume again",
+                       backup.sequence_id, present.sequence_id));
   }
   // LUKS1 does not count its changes: any difference may be one that was made since.
   if (backup.version == Version::kLuks1 && present.version == Version::kLuks1 &&
       backup.keyslots != present.keyslots) {
-    objections.emplace_back(
-        "the keyslots differ: if the backup is the older one, passphrases removed since then would "
-        "open the volume again, and those added since would be lost");
-  }
-  if (backup.segments != present.segments) {
-    objections.emplace_back(
-        "the backup describes the payload otherwise (cipher, sector size or extent): it would be "
-        "unreadable");
-  }
-  if (backup.config.requirements != present.config.requirements) {
-    objections.emplace_back("the requirements differ: one of the two is of a re-encryption");
+    object(RestoreRisk::kOlder,
+           "the keyslots differ: if the backup is the older one, passphrases removed since then "
+           "would open the volume again, and those added since would be lost");
   }
   if (!shares_digest(backup, present)) {
-    objections.emplace_back("the backup holds another volume key: the payload would be unreadable");
+    object(RestoreRisk::kVolumeKey,
+           "the backup holds another volume key: the payload would be unreadable");
   }
-  note_differences(backup.keyslots, present.keyslots, "keyslots", plan.notes);
-  note_differences(backup.tokens, present.tokens, "tokens", plan.notes);
+  for (const auto& [id, keyslot] : backup.keyslots) {
+    const bool there = std::ranges::any_of(
+        present.keyslots, [&](const auto& entry) { return same_key(entry.second, keyslot); });
+    if (!there) plan.revived.insert(id);
+  }
+  note_changes(plan);
 }
 
 // Whether a header at the start of `bytes`, or a second copy in them, has `uuid` in its place
@@ -129,25 +159,89 @@ bool names_uuid(ByteView bytes, std::string_view uuid) {
   return at(0) || std::any_of(kLuks2MetadataSizes.begin(), kLuks2MetadataSizes.end(), at);
 }
 
+// Bytes of `bytes` at `offset`, or nothing where they end before.
+ByteView part(ByteView bytes, std::uint64_t offset, std::uint64_t size) {
+  if (bytes.size() < offset || bytes.size() - offset < size) return {};
+  return bytes.subspan(offset, size);
+}
+
+// Whether a LUKS1 header that cannot be read as a whole has an active keyslot that is none of the
+// backup's: its salt says so (LUKS1 §3.1).
+bool has_other_luks1_key(ByteView wreck, const Header& backup) {
+  using namespace luks1;
+  if (part(wreck, 0, kLuks1HeaderBytes).empty()) return false;
+  for (std::size_t i = 0; i < kLuks1KeyslotCount; ++i) {
+    const ByteView slot = wreck.subspan(kKeyslotsOffset + i * kKeyslotBytes, kKeyslotBytes);
+    const ByteView salt = slot.subspan(kSlotSaltOffset, kSaltBytes);
+    const bool known = std::ranges::any_of(backup.keyslots, [&](const auto& entry) {
+      return std::ranges::equal(entry.second.kdf.salt, salt);
+    });
+    if (load_be<std::uint32_t>(slot.data()) == kSlotActive && !known) return true;
+  }
+  return false;
+}
+
+// The highest sequence id that a copy of a wreck says, 0 if there is none.
+std::uint64_t latest_sequence_id(ByteView wreck) {
+  std::uint64_t latest = 0;
+  const auto look = [&](std::uint64_t at) {
+    const ByteView head = part(wreck, at, kLuks2BinaryHeaderBytes);
+    if (head.empty()) return;
+    try {
+      const auto prefix = decode_luks2_prefix(head, at, "what is left of the header");
+      if (prefix) latest = std::max(latest, prefix->sequence_id);
+    } catch (const Error&) {
+      // Too little is left of this copy to say anything.
+    }
+  };
+  look(0);
+  for (const std::uint64_t at : kLuks2MetadataSizes) look(at);
+  return latest;
+}
+
+// What is left of a header may tell that more was changed than the backup knows of.
+void object_to_lost_changes(RestorePlan& plan) {
+  const Header& backup = plan.from_backup;
+  const std::uint64_t latest = latest_sequence_id(plan.replaced);
+  if (backup.version == Version::kLuks2 && latest > backup.sequence_id) {
+    plan.objections.push_back(
+        {.risk = RestoreRisk::kOlder,
+         .text = fmt::format(
+             "what is left of the header has sequence id {}, the backup {}: what was changed since "
+             "(passphrases added, changed or removed) would be undone",
+             latest, backup.sequence_id)});
+  }
+  if (backup.version == Version::kLuks1 && has_other_luks1_key(plan.replaced, backup)) {
+    plan.objections.push_back(
+        {.risk = RestoreRisk::kOlder,
+         .text = "what is left of the header has a keyslot that the backup does not have: its "
+                 "passphrase would be lost"});
+  }
+}
+
 // A target whose header cannot be read: damaged, or never one of LUKS.
 void object_to_foreign_data(const Error& error, const Device& target, RestorePlan& plan) {
+  const auto object = [&](RestoreRisk risk, std::string text) {
+    plan.objections.push_back({.risk = risk, .text = std::move(text)});
+  };
   plan.notes.push_back(fmt::format("the target's own header is unusable: {}", error.message()));
   if (error.code() != Code::kNotLuks && !names_uuid(plan.replaced, plan.from_backup.uuid)) {
-    plan.objections.push_back(fmt::format(
-        "the header of '{}' cannot be read, and nothing in it says that it is of volume "
-        "{}, as the backup is",
-        target.name(), printable(plan.from_backup.uuid)));
+    object(RestoreRisk::kUuid,
+           fmt::format("the header of '{}' cannot be read, and nothing in it says that it is of "
+                       "volume {}, as the backup is",
+                       target.name(), printable(plan.from_backup.uuid)));
   }
   if (error.code() == Code::kNotLuks && !all_zero(plan.replaced)) {
-    plan.objections.push_back(
-        fmt::format("'{}' has no LUKS header but holds other data in its first {} bytes, which "
-                    "would be overwritten",
-                    target.name(), plan.replaced.size()));
+    object(RestoreRisk::kForeign,
+           fmt::format("'{}' has no LUKS header but holds other data in its first {} bytes, which "
+                       "would be overwritten",
+                       target.name(), plan.replaced.size()));
   }
+  if (error.code() != Code::kNotLuks) object_to_lost_changes(plan);
   const std::uint64_t payload = payload_offset_bytes(plan.from_backup);
   if (payload != 0 && target.size_bytes() <= payload) {
-    plan.objections.push_back(fmt::format("the target ends at byte {}, before its payload at {}",
-                                          target.size_bytes(), payload));
+    object(RestoreRisk::kSize, fmt::format("the target ends at byte {}, before its payload at {}",
+                                           target.size_bytes(), payload));
   }
 }
 
@@ -203,6 +297,17 @@ std::vector<AreaRange> metadata_copies(const RestorePlan& plan) {
 
 }  // namespace
 
+std::string_view risk_name(RestoreRisk risk) noexcept {
+  constexpr std::array<std::string_view, kRestoreRiskCount> kNames = {
+      "damaged", "version", "uuid",         "device",     "size",    "offsets", "metadata-size",
+      "cipher",  "older",   "requirements", "volume-key", "payload", "foreign", "in-use"};
+  return kNames.at(static_cast<std::size_t>(risk));
+}
+
+bool same_key(const Keyslot& a, const Keyslot& b) {
+  return a.type_name == b.type_name && a.kdf == b.kdf && a.key_size_bytes == b.key_size_bytes;
+}
+
 Bytes backup_header(const HeaderFile& file, bool allow_damaged) {
   if (!file.report().problems.empty() && !allow_damaged) {
     throw Error(Code::kDamaged,
@@ -219,6 +324,7 @@ RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<D
                    .present = {},
                    .objections = {},
                    .notes = {},
+                   .revived = {},
                    .bytes = read_header_bytes(source, "the backup"),
                    .replaced = {}};
   plan.bytes.resize(header_end_bytes(plan.from_backup));
@@ -230,19 +336,22 @@ RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<D
   plan.replaced.resize(plan.bytes.size());
   target->read(0, plan.replaced);
   for (const std::string& problem : source.report().problems) {
-    plan.objections.push_back(fmt::format("the backup is damaged: {}", problem));
+    plan.objections.push_back(
+        {.risk = RestoreRisk::kDamaged, .text = fmt::format("the backup is damaged: {}", problem)});
   }
   try {
     const HeaderFile file = HeaderFile::open(target);
     plan.present = file.header();
     plan.secondary_first = file.report().primary == CopyState::kGood;
     if (file.report().foreign_start) {
-      plan.objections.push_back(fmt::format(
-          "the start of '{}' holds other data, which would be overwritten: only the second "
-          "copy of an old header is left",
-          target->name()));
+      plan.objections.push_back(
+          {.risk = RestoreRisk::kForeign,
+           .text = fmt::format("the start of '{}' holds other data, which would be overwritten: "
+                               "only the second copy of an old header is left",
+                               target->name())});
     }
-    compare(plan.from_backup, *plan.present, plan);
+    compare_geometry(plan.from_backup, *plan.present, plan);
+    compare_keys(plan.from_backup, *plan.present, plan);
   } catch (const Error& error) {
     if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged &&
         error.code() != Code::kUnsupported) {
@@ -251,6 +360,60 @@ RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<D
     object_to_foreign_data(error, *target, plan);
   }
   return plan;
+}
+
+void leave_out_keyslots(RestorePlan& plan, const std::set<int>& keyslots) {
+  Header& header = plan.from_backup;
+  for (const std::string& requirement : unsupported_requirements(header)) {
+    throw Error(Code::kUnsupported,
+                fmt::format("cannot leave keyslots out of a header that requires '{}'",
+                            printable(requirement)));
+  }
+  for (const int id : keyslots) {
+    const KeyslotArea& area = header.keyslots.at(id).area;
+    const Bytes noise = crypto::random_bytes(area.size_bytes);
+    std::ranges::copy(noise, plan.bytes.begin() + static_cast<std::ptrdiff_t>(area.offset_bytes));
+    drop_keyslot(header, id);
+  }
+  note_changes(plan);
+  const bool opens = std::ranges::any_of(
+      header.keyslots, [&](const auto& entry) { return opens_segment(header, entry.first); });
+  if (!opens) {
+    throw Error(Code::kLastKeyslot,
+                "without the keyslots that were removed since, the backup has none that opens the "
+                "volume");
+  }
+  if (header.version == Version::kLuks1) {
+    std::ranges::copy(encode_luks1(header), plan.bytes.begin());
+    return;
+  }
+  const std::uint64_t present = plan.present ? plan.present->sequence_id : 0;
+  header.sequence_id = std::max(header.sequence_id, present) + 1;
+  for (const Luks2Copy copy : {Luks2Copy::kPrimary, Luks2Copy::kSecondary}) {
+    const std::uint64_t at = copy == Luks2Copy::kPrimary ? 0 : header.metadata_size_bytes;
+    std::ranges::copy(encode_luks2(header, copy, crypto::random_bytes(kLuks2SaltBytes)),
+                      plan.bytes.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+}
+
+void remove_header(const HeaderFile& file, ByteView copy) {
+  Device& device = *file.device();
+  const std::unique_ptr<DeviceLock> lock = device.lock_metadata();
+  const std::uint64_t end = header_end_bytes(file.header());
+  Bytes present(end);
+  device.read(0, present);
+  if (copy.size() < end || !std::ranges::equal(present, copy.first(end))) {
+    throw Error(Code::kConflict,
+                fmt::format("somebody else changed the header of '{}' meanwhile", device.name()),
+                "nothing was removed; look at it (lukskeep info) and try again");
+  }
+  const std::uint64_t metadata = file.header().version == Version::kLuks1
+                                     ? kLuks1HeaderBytes
+                                     : 2 * file.header().metadata_size_bytes;
+  device.write_zeroes(0, metadata, ZeroMode::kAllocate);
+  device.flush();
+  device.write_zeroes(metadata, end - metadata, ZeroMode::kAllocate);
+  device.flush();
 }
 
 void restore_header(const RestorePlan& plan, Device& target) {

@@ -28,6 +28,12 @@ std::shared_ptr<MemoryDevice> backup_of(const HeaderFile& file) {
   return std::make_shared<MemoryDevice>(backup_header(file), false);
 }
 
+bool mentions(const std::vector<Objection>& objections, std::string_view text) {
+  return std::ranges::any_of(objections, [&](const Objection& objection) {
+    return objection.text.find(text) != std::string::npos;
+  });
+}
+
 bool mentions(const std::vector<std::string>& lines, std::string_view text) {
   return std::any_of(lines.begin(), lines.end(),
                      [&](const std::string& line) { return line.find(text) != std::string::npos; });

@@ -23,7 +23,6 @@ namespace {
 constexpr std::array kPrimaryMagic = {std::byte{'L'}, std::byte{'U'},  std::byte{'K'},
                                       std::byte{'S'}, std::byte{0xba}, std::byte{0xbe}};
 constexpr std::size_t kVersionOffset = 6;
-constexpr std::size_t kSaltBytes = 64;
 
 // One LUKS2 copy as found: the header, or why there is none.
 struct FoundCopy {
@@ -142,6 +141,40 @@ std::pair<Header, ReadReport> read_luks2(const Device& device) {
   return choose_copy(device, std::move(primary), std::move(secondary));
 }
 
+// The UUID stands at the same place in both versions (LUKS1 §3.1, LUKS2 §2.2).
+std::string_view uuid_field(ByteView head) {
+  constexpr std::size_t kUuidOffset = 168;
+  constexpr std::size_t kUuidBytes = 40;
+  const std::string_view field = as_string_view(head.subspan(kUuidOffset, kUuidBytes));
+  return field.substr(0, field.find('\0'));
+}
+
+// A LUKS1 header that cannot be read may be a conversion that was cut while the first block was
+// written: then the second copy of the LUKS2 header is whole, and says the same UUID.
+std::pair<Header, ReadReport> read_luks1(const Device& device, ByteView head) {
+  try {
+    return {decode_luks1(head, fmt::format("LUKS1 header of '{}'", device.name())),
+            ReadReport{.primary = CopyState::kGood,
+                       .secondary = CopyState::kAbsent,
+                       .secondary_offset_bytes = 0,
+                       .problems = {},
+                       .foreign_start = false}};
+  } catch (const Error& error) {
+    if (error.code() != Code::kDamaged || head.size() < kLuks1HeaderBytes) throw;
+    FoundCopy secondary = scan_for_secondary(device);
+    if (!secondary.header || secondary.header->uuid.empty() ||
+        secondary.header->uuid != uuid_field(head)) {
+      throw;
+    }
+    return choose_copy(device,
+                       {.state = CopyState::kDamaged,
+                        .offset_bytes = 0,
+                        .header = nullptr,
+                        .problem = error.message()},
+                       std::move(secondary));
+  }
+}
+
 std::pair<Header, ReadReport> read_header(const Device& device) {
   const std::uint64_t have = std::min<std::uint64_t>(device.size_bytes(), kLuks1HeaderBytes);
   const Bytes head = read_bytes(device, 0, have);
@@ -149,18 +182,13 @@ std::pair<Header, ReadReport> read_header(const Device& device) {
                           std::equal(kPrimaryMagic.begin(), kPrimaryMagic.end(), head.begin());
   // Any other version goes the way of LUKS2, whose second copy may know better.
   if (luks_magic && load_be<std::uint16_t>(head.data() + kVersionOffset) == 1) {
-    return {decode_luks1(head, fmt::format("LUKS1 header of '{}'", device.name())),
-            ReadReport{.primary = CopyState::kGood,
-                       .secondary = CopyState::kAbsent,
-                       .secondary_offset_bytes = 0,
-                       .problems = {},
-                       .foreign_start = false}};
+    return read_luks1(device, head);
   }
   return read_luks2(device);
 }
 
 void write_luks2_copy(Device& device, const Header& header, Luks2Copy copy) {
-  const Bytes bytes = encode_luks2(header, copy, crypto::random_bytes(kSaltBytes));
+  const Bytes bytes = encode_luks2(header, copy, crypto::random_bytes(kLuks2SaltBytes));
   device.write(copy == Luks2Copy::kPrimary ? 0 : header.metadata_size_bytes, bytes);
   device.flush();
 }
@@ -202,6 +230,24 @@ void check_areas_free(const Header& present, const std::vector<AreaWrite>& new_a
                     fmt::format("new key material at byte {} would overwrite keyslot {}",
                                 area.offset_bytes, id));
       }
+    }
+  }
+}
+
+// Where the metadata stands that makes `header` readable.
+std::uint64_t metadata_end_bytes(const Header& header) {
+  return header.version == Version::kLuks1 ? kLuks1HeaderBytes : 2 * header.metadata_size_bytes;
+}
+
+bool same_layout(const Header& a, const Header& b) {
+  return a.version == b.version && a.metadata_size_bytes == b.metadata_size_bytes;
+}
+
+// Metadata that changes its place goes where no keyslot is.
+void check_metadata_free(const Header& present, const Header& changed) {
+  for (const auto& [id, keyslot] : present.keyslots) {
+    if (keyslot.area.offset_bytes < metadata_end_bytes(changed)) {
+      throw Error(Code::kInternal, fmt::format("the new metadata would overwrite keyslot {}", id));
     }
   }
 }
@@ -269,7 +315,7 @@ HeaderFile HeaderFile::create(std::shared_ptr<Device> device, HeaderChange first
   if (first.header.version == Version::kLuks2) first.header.sequence_id = 1;
   // Finds what is wrong with it before anything is destroyed.
   if (first.header.version == Version::kLuks2) {
-    static_cast<void>(encode_luks2(first.header, Luks2Copy::kPrimary, Bytes(kSaltBytes)));
+    static_cast<void>(encode_luks2(first.header, Luks2Copy::kPrimary, Bytes(kLuks2SaltBytes)));
   } else {
     static_cast<void>(encode_luks1(first.header));
   }
@@ -324,24 +370,26 @@ void HeaderFile::commit(HeaderChange change) {
   // It may have got worse since it was read.
   report_ = std::move(present.report_);
   check_change_allowed(change);
-  if (header_.version == Version::kLuks2) {
-    if (header_.sequence_id == UINT64_MAX) {
-      throw Error(Code::kDamaged,
-                  fmt::format("the sequence id of '{}' is at its end", device_->name()));
-    }
+  if (header_.sequence_id == UINT64_MAX) {
+    throw Error(Code::kDamaged,
+                fmt::format("the sequence id of '{}' is at its end", device_->name()));
+  }
+  // Throws here, before the first write, if the new header breaks a rule or does not fit.
+  if (change.header.version == Version::kLuks2) {
     change.header.sequence_id = header_.sequence_id + 1;
-    // Throws here, before the first write, if the new header breaks a rule or does not fit.
-    static_cast<void>(encode_luks2(change.header, Luks2Copy::kPrimary, Bytes(kSaltBytes)));
+    static_cast<void>(encode_luks2(change.header, Luks2Copy::kPrimary, Bytes(kLuks2SaltBytes)));
   } else {
-    const Bytes encoded = encode_luks1(change.header);
-    static_cast<void>(decode_luks1(encoded, "the changed header"));
+    static_cast<void>(encode_luks1(change.header));
   }
   check_fits(*device_, change);
   check_areas_free(header_, change.new_areas);
+  const bool moves = !same_layout(header_, change.header);
+  if (moves) check_metadata_free(header_, change.header);
 
   write_areas(*device_, change.new_areas);
+  // Where the layout changes, the second copy is at a place of its own and found without the first.
   const Luks2Copy worse =
-      report_.secondary == CopyState::kGood ? Luks2Copy::kPrimary : Luks2Copy::kSecondary;
+      report_.secondary == CopyState::kGood && !moves ? Luks2Copy::kPrimary : Luks2Copy::kSecondary;
   write_header(*device_, change.header, worse);
   HeaderFile written = open(device_);
   if (written.header_ != change.header || !written.report_.problems.empty()) {

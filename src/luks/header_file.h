@@ -70,9 +70,10 @@ class HeaderFile {
   // better one, flush, the other, flush, read back and compare, wipe what is obsolete, flush. A
   // power cut between any two writes leaves a volume that opens with the old or the new keys.
   // Afterwards header() is the new one. A header whose copies differ in state leaves with two good
-  // ones. Throws Error: kUnsupported (the volume requires what this program does not know), kUnsafe
-  // (ReadReport::foreign_start), kConflict, kReadOnly, kInvalidArgument, kNoSpace (JSON area full),
-  // kIo.
+  // ones. A header of another version or metadata size takes the other's place; the keyslots of the
+  // present one must be out of the way, in an earlier commit. Throws Error: kUnsupported (the
+  // volume requires what this program does not know), kUnsafe (ReadReport::foreign_start),
+  // kConflict, kReadOnly, kInvalidArgument, kNoSpace (JSON area full), kIo.
   void commit(HeaderChange change);
 
  private:

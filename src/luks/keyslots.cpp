@@ -30,7 +30,6 @@ namespace {
 constexpr std::uint32_t kAreaSectorBytes = 512;  // of keyslot areas, whatever the payload has
 constexpr std::size_t kNewSaltBytes = 32;
 constexpr std::size_t kArgon2SaltBytesMin = 8;  // RFC 9106, 3.1
-constexpr std::uint32_t kNewStripes = 4000;
 
 crypto::KdfCost kdf_cost(const Kdf& kdf) {
   crypto::KdfCost cost{.type = crypto::KdfType::kPbkdf2,
@@ -436,25 +435,9 @@ AreaRange area_range(const Keyslot& keyslot) {
   return {.offset_bytes = keyslot.area.offset_bytes, .size_bytes = keyslot.area.size_bytes};
 }
 
-// Forgets `id` everywhere in the model.
-void drop_keyslot(Header& header, int id) {
-  header.keyslots.erase(id);
-  for (auto it = header.digests.begin(); it != header.digests.end();) {
-    it->second.keyslots.erase(id);
-    const bool idle = it->second.keyslots.empty() && it->second.segments.empty();
-    it = idle ? header.digests.erase(it) : std::next(it);
-  }
-  for (auto& [token_id, token] : header.tokens) {
-    if (!token.keyslots.contains(id)) continue;
-    std::set<int> rest = token.keyslots;
-    rest.erase(id);
-    set_token_keyslots(token, std::move(rest));
-  }
-  if (header.version == Version::kLuks1) {
-    Luks1Slot& slot = header.luks1_slots.at(static_cast<std::size_t>(id));
-    slot.inactive_iterations = 0;
-    slot.inactive_salt.fill(std::byte{0});
-  }
+// As a keyslot that was never used.
+void reset_inactive(Luks1Slot& slot) {
+  slot = {.material_offset_sectors = slot.material_offset_sectors, .stripes = slot.stripes};
 }
 
 // LUKS2: new material in free room, one commit, then the old area is wiped.
@@ -515,6 +498,25 @@ int change_luks1_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_pas
 }
 
 }  // namespace
+
+void drop_keyslot(Header& header, int id) {
+  header.keyslots.erase(id);
+  for (auto it = header.digests.begin(); it != header.digests.end();) {
+    it->second.keyslots.erase(id);
+    const bool idle = it->second.keyslots.empty() && it->second.segments.empty();
+    it = idle ? header.digests.erase(it) : std::next(it);
+  }
+  for (auto& [token_id, token] : header.tokens) {
+    if (!token.keyslots.contains(id)) continue;
+    std::set<int> rest = token.keyslots;
+    rest.erase(id);
+    set_token_keyslots(token, std::move(rest));
+  }
+  if (header.version == Version::kLuks1) {
+    Luks1Slot& slot = header.luks1_slots.at(static_cast<std::size_t>(id));
+    reset_inactive(slot);
+  }
+}
 
 std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
                                const UnlockOptions& options) {
@@ -585,8 +587,7 @@ AreaWrite put_keyslot(Header& header, int keyslot, int digest, ByteView key,
   if (header.version == Version::kLuks1) {
     // Old programs left salt and costs of a removed key behind.
     Luks1Slot& slot = header.luks1_slots.at(static_cast<std::size_t>(keyslot));
-    slot.inactive_iterations = 0;
-    slot.inactive_salt.fill(std::byte{0});
+    reset_inactive(slot);
   }
   return area;
 }

@@ -79,6 +79,9 @@ int change_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphras
 // Removes every keyslot and wipes the whole keyslots area.
 void erase_keyslots(HeaderFile& file);
 
+// Forgets the keyslot everywhere in a header that is not on a device yet.
+void drop_keyslot(Header& header, int keyslot);
+
 // Adds a keyslot to a header that is not on a device yet; the result is to be written with it.
 AreaWrite put_keyslot(Header& header, int keyslot, int digest, ByteView key,
                       ByteView new_passphrase, const NewKeyslot& options,

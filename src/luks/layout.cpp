@@ -17,19 +17,26 @@ std::uint64_t keyslot_area_bytes(std::uint32_t key_size_bytes, std::uint32_t str
   return round_up(material_bytes(key_size_bytes, stripes), kAreaAlignmentBytes);
 }
 
-std::optional<std::uint64_t> find_free_area(const Header& header, std::uint64_t size_bytes) {
+std::optional<std::uint64_t> find_free_place(const Header& header, const Room& room,
+                                             std::uint64_t size_bytes) {
   std::map<std::uint64_t, std::uint64_t> taken;  // start -> end
   for (const auto& [id, keyslot] : header.keyslots) {
     taken.emplace(keyslot.area.offset_bytes, keyslot.area.offset_bytes + keyslot.area.size_bytes);
   }
-  std::uint64_t at = 2 * header.metadata_size_bytes;
-  const std::uint64_t end = at + header.config.keyslots_size_bytes;
+  std::uint64_t at = room.begin_bytes;
   for (const auto& [area_start, area_end] : taken) {
     if (area_start >= at && area_start - at >= size_bytes) break;
     at = std::max(at, area_end);
   }
-  if (at > end || end - at < size_bytes) return std::nullopt;
+  if (at > room.end_bytes || room.end_bytes - at < size_bytes) return std::nullopt;
   return at;
+}
+
+std::optional<std::uint64_t> find_free_area(const Header& header, std::uint64_t size_bytes) {
+  const std::uint64_t begin = 2 * header.metadata_size_bytes;
+  return find_free_place(
+      header, {.begin_bytes = begin, .end_bytes = begin + header.config.keyslots_size_bytes},
+      size_bytes);
 }
 
 std::optional<int> find_free_keyslot(const Header& header) {

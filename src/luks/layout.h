@@ -8,6 +8,8 @@
 
 namespace lukskeep::luks {
 
+// Of new keyslots (LUKS1 §2.4).
+inline constexpr std::uint32_t kNewStripes = 4000;
 // Areas start and end at multiples of this (LUKS2 §2.3; LUKS1 §2.4 as cryptsetup lays it out).
 inline constexpr std::uint64_t kAreaAlignmentBytes = 4096;
 // Attached payloads start at a multiple of this.
@@ -19,7 +21,15 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t unit);
 std::uint64_t material_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes);
 
 // Bytes of one keyslot area: the material rounded up to kAreaAlignmentBytes.
-std::uint64_t keyslot_area_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes = 4000);
+std::uint64_t keyslot_area_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes = kNewStripes);
+
+// The lowest place of `size_bytes` in [begin, end) that no keyslot's area touches, or absent.
+struct Room {
+  std::uint64_t begin_bytes = 0;
+  std::uint64_t end_bytes = 0;
+};
+std::optional<std::uint64_t> find_free_place(const Header& header, const Room& room,
+                                             std::uint64_t size_bytes);
 
 // The lowest free place in the LUKS2 keyslots area that holds `size_bytes`, or absent.
 std::optional<std::uint64_t> find_free_area(const Header& header, std::uint64_t size_bytes);

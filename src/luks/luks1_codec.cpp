@@ -11,7 +11,6 @@
 #include <lukskeep/error.h>
 
 #include "base/limits.h"
-#include "base/uuid.h"
 #include "luks/luks1_fields.h"
 
 namespace lukskeep::luks {
@@ -100,9 +99,6 @@ void check_slot(const RawSlot& slot, std::size_t index, std::uint32_t key_size_b
   const auto fail = [&](const std::string& problem) {
     damaged(what, fmt::format("LUKS1 keyslot {}: {}", index, problem));
   };
-  if (slot.state != kSlotActive && slot.state != kSlotInactive) {
-    fail(fmt::format("state 0x{:08x} is neither active nor inactive", slot.state));
-  }
   if (slot.stripes != kStripes) fail(fmt::format("{} stripes, not {}", slot.stripes, kStripes));
   if (slot.active() && slot.iterations == 0) fail("iterations are 0");
   const std::uint64_t begin = slot.material_offset_sectors * kSectorBytes;
@@ -158,9 +154,6 @@ RawHead read_head(ByteView header, std::string_view what) {
   head.digest_iterations = load_be<std::uint32_t>(&header[kDigestIterationsOffset]);
   if (head.digest_iterations == 0) damaged(what, "LUKS1 digest iterations are 0");
   head.uuid = read_text(header, kUuidOffset, kUuidBytes, what, "UUID");
-  if (!is_uuid(head.uuid)) {
-    damaged(what, fmt::format("LUKS1 UUID '{}' is not a UUID", printable(head.uuid)));
-  }
   return head;
 }
 
@@ -192,6 +185,7 @@ void put_slots(Header& header, const std::vector<RawSlot>& slots, const RawHead&
     } else {
       stored.inactive_iterations = slot.iterations;
       std::copy(slot.salt.begin(), slot.salt.end(), stored.inactive_salt.begin());
+      stored.inactive_state = slot.state;
     }
   }
 }

@@ -87,7 +87,8 @@ void check_keyslot(const Header& header, int number, const Keyslot& keyslot,
   check(keyslot.kdf.memory_kib == 0 && keyslot.kdf.parallel == 0, "memory costs");
   check(keyslot.kdf.unknown.empty() && keyslot.unknown.empty(), "unknown members");
   check(keyslot.priority == Priority::kNormal, "a priority");
-  check(stored.inactive_iterations == 0 && all_zero(std::as_bytes(std::span(stored.inactive_salt))),
+  check(stored.inactive_state == kSlotInactive && stored.inactive_iterations == 0 &&
+            all_zero(std::as_bytes(std::span(stored.inactive_salt))),
         "inactive values");
 }
 
@@ -121,7 +122,7 @@ void write_slot(Bytes& out, const Header& header, std::size_t index) {
   const Luks1Slot& stored = header.luks1_slots.at(index);
   const auto found = header.keyslots.find(static_cast<int>(index));
   const bool active = found != header.keyslots.end();
-  store_be(&out[at], active ? kSlotActive : kSlotInactive);
+  store_be(&out[at], active ? kSlotActive : stored.inactive_state);
   store_be(&out[at + kSlotIterationsOffset],
            active ? found->second.kdf.iterations : stored.inactive_iterations);
   write_bytes(out, at + kSlotSaltOffset,

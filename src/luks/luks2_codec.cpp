@@ -26,7 +26,7 @@ constexpr std::size_t kLabelBytes = 48;
 constexpr std::size_t kChecksumAlgorithmOffset = 72;
 constexpr std::size_t kChecksumAlgorithmBytes = 32;
 constexpr std::size_t kSaltOffset = 104;
-constexpr std::size_t kSaltBytes = 64;
+
 constexpr std::size_t kUuidOffset = 168;
 constexpr std::size_t kUuidBytes = 40;
 constexpr std::size_t kSubsystemOffset = 208;
@@ -188,9 +188,9 @@ void validate_luks2(const Header& header, std::string_view what) {
 }
 
 Bytes encode_luks2(const Header& header, Luks2Copy copy, ByteView salt) {
-  if (salt.size() != kSaltBytes) {
-    throw Error(Code::kInvalidArgument,
-                fmt::format("salt of a LUKS2 copy has {} bytes, not {}", salt.size(), kSaltBytes));
+  if (salt.size() != kLuks2SaltBytes) {
+    throw Error(Code::kInvalidArgument, fmt::format("salt of a LUKS2 copy has {} bytes, not {}",
+                                                    salt.size(), kLuks2SaltBytes));
   }
   std::string json;
   try {

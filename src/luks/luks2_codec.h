@@ -23,6 +23,9 @@ inline constexpr std::array<std::uint64_t, 9> kLuks2MetadataSizes = {
 
 enum class Luks2Copy : std::uint8_t { kPrimary, kSecondary };
 
+// Random bytes in each copy.
+inline constexpr std::size_t kLuks2SaltBytes = 64;
+
 // What the binary header says before anything else is believed.
 struct Luks2Prefix {
   Luks2Copy copy = Luks2Copy::kPrimary;

@@ -422,7 +422,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "label 'a\\x00b' holds a zero byte"},
         Refusal{"LongSubsystem", [](Header& h) { h.subsystem = std::string(48, 'x'); },
                 "subsystem"},
-        Refusal{"Uuid", [](Header& h) { h.uuid = ""; }, "UUID '' is not a UUID"},
+        Refusal{"Uuid", [](Header& h) { h.uuid = "a b"; }, "UUID 'a b' has characters"},
         Refusal{"Checksum", [](Header& h) { h.checksum_algorithm = "md17"; },
                 "checksum algorithm 'md17' is unknown"},
         Refusal{"MetadataSize", [](Header& h) { h.metadata_size_bytes = 0x5000; },

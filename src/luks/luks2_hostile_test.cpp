@@ -149,16 +149,11 @@ void add_strings(Table& table) {
   table.text("UUID without end", kUuid, 40, std::string(40, '0'), "UUID '0000");
   const std::string uuid = sample_luks2().uuid;
   const std::vector<std::pair<std::string, std::string>> uuids = {
-      {"empty", ""},
-      {"short", uuid.substr(1)},
-      {"long", uuid + "0"},
-      {"a letter beyond f", "g" + uuid.substr(1)},
-      {"dashes elsewhere", "0b1d1a6f3-f0e-4e0a-8b1c-0123456789ab"},
       {"spaces", std::string(36, ' ')},
       {"high bytes", std::string(36, '\xff')},
       {"escapes", "\x1b[2J" + uuid.substr(4)}};
   for (const auto& [what, text] : uuids) {
-    table.text("UUID " + what, kUuid, 40, text, "is not a UUID");
+    table.text("UUID " + what, kUuid, 40, text, "not printable ASCII");
   }
   const std::size_t at = kChecksumAlgorithm;
   table.text("checksum algorithm without end", at, 32, std::string(32, 'h'),

@@ -16,7 +16,6 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
-#include "base/uuid.h"
 #include "crypto/hash.h"
 #include "luks/luks2_codec.h"
 #include "luks/luks2_json.h"
@@ -26,6 +25,7 @@ namespace {
 
 constexpr std::uint64_t kAlignment = 4096;
 constexpr std::size_t kTextBytesMax = 47;      // of 48, the last is zero
+constexpr std::size_t kUuidFieldBytes = 40;    // the last is zero
 constexpr std::size_t kHashNameBytesMax = 31;  // of 32
 constexpr std::size_t kChecksumBytesMax = 64;
 
@@ -111,7 +111,9 @@ void Rules::check_binary_header() const {
           header_.metadata_size_bytes);
   check_text(header_.label, "label");
   check_text(header_.subsystem, "subsystem");
-  require(is_uuid(header_.uuid), "LUKS2 UUID '{}' is not a UUID", printable(header_.uuid));
+  const auto is_plain = [](char c) { return c > 0x20 && c < 0x7f; };
+  require(header_.uuid.size() < kUuidFieldBytes && std::ranges::all_of(header_.uuid, is_plain),
+          "LUKS2 UUID '{}' has characters that are not printable ASCII", printable(header_.uuid));
   const std::string& hash = header_.checksum_algorithm;
   const auto info = crypto::find_hash(hash);
   require(hash.size() <= kHashNameBytesMax && info && info->digest_bytes <= kChecksumBytesMax,

@@ -51,7 +51,7 @@ def test_every_change_is_archived_before_and_after(kept):
     ["erase", "v2", "--yes"],
     ["create", "v2", "--key", "file:k1", "--yes", *PBKDF2],
     ["encrypt", "plain", "v2", "--key", "file:k1", "--yes", *PBKDF2],
-    ["header", "restore", "v2", "backup", "--yes"],
+    ["header", "restore", "v2", "backup", "--allow", "older"],
 ])
 def test_which_commands_archive(kept, command):
     ok("header", "backup", "v2", "backup", cwd=kept)
@@ -219,7 +219,7 @@ def test_a_header_comes_back_from_the_archive(kept):
     ok("key", "add", "v2", "--key", "file:k1", *CHANGE, cwd=kept)
     newest, first = snapshots(kept)
     whole = (kept / "v2").read_bytes()
-    ok("header", "restore", "v2", f"archive:{first['id']}", "--yes", cwd=kept)
+    ok("header", "restore", "v2", f"archive:{first['id']}", "--allow", "older", cwd=kept)
     fails(2, "key", "test", "v2", "--key", "file:k3", cwd=kept)
     # What was there before is in the archive too: the restore can be undone.
     ok("header", "restore", "v2", f"archive:{newest['id'][:8]}", cwd=kept)

@@ -20,7 +20,11 @@ CHANGES = {
     "key change": ["key", "change", "v2", "--key", "file:k2", *NEW],
     "key convert": ["key", "convert", "v2", "--key", "file:k1", *ARGON2],
     "header backup": ["header", "backup", "v2", "new"],
-    "header restore": ["header", "restore", "v2", "backup", "--yes"],
+    "header restore": ["header", "restore", "v2", "backup", "--allow", "older"],
+    "header convert": ["header", "convert", "simple", "--type", "luks1"],
+    "header resize": ["header", "resize", "v2", "--metadata-size", "32K"],
+    "header detach": ["header", "detach", "v2", "new"],
+    "header attach": ["header", "attach", "v2", "backup", "--allow", "older"],
     "header repair": ["header", "repair", "damaged"],
     "token import": ["token", "import", "v2", "token"],
     "token remove": ["token", "remove", "v2", "0"],
@@ -67,6 +71,8 @@ def volume(luks2):
     ok("archive", "add", "v2", "--store", "store", cwd=luks2)
     ok("config", "v2", "--label", "old", cwd=luks2)
     ok("header", "backup", "v2", "backup2", cwd=luks2)
+    ok("create", "simple", "--size", "64K", "--sector-size", "512", "--key", "file:k1", *PBKDF2,
+       cwd=luks2)
     # The newest snapshot: of a volume with a partition table of the old kind inside.
     (luks2 / "mbr").write_bytes(bytes(510) + b"\x55\xaa" + bytes(3584))
     ok("encrypt", "mbr", "drilled", "--key", "file:k1", *PBKDF2, cwd=luks2)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -38,17 +39,76 @@ def test_a_backup_does_not_overwrite(luks2):
     ok("header", "backup", "v2", "plain", "--yes", cwd=luks2)
 
 
-def test_restoring_an_old_header_must_be_confirmed(luks2):
+def test_restoring_an_old_header_must_be_allowed(luks2):
     ok("header", "backup", "v2", "h", cwd=luks2)
     ok("key", "remove", "v2", "--slot", "1", cwd=luks2)
     before = (luks2 / "v2").read_bytes()
     result = fails(6, "header", "restore", "v2", "h", cwd=luks2)
-    assert "older" in result.err and "--yes" in result.err
+    assert "older" in result.err and "--allow older" in result.err
+    # Consent to being asked is no consent to this, and one reason is not another.
+    fails(6, "header", "restore", "v2", "h", "--yes", cwd=luks2)
+    fails(6, "header", "restore", "v2", "h", "--allow", "uuid,size", cwd=luks2)
+    fails(1, "header", "restore", "v2", "h", "--allow", "everything", cwd=luks2)
+    assert "--allow older" in ok("header", "restore", "v2", "h", "--dry-run", cwd=luks2).err
     assert (luks2 / "v2").read_bytes() == before
-    result = ok("header", "restore", "v2", "h", "--yes", "--json", cwd=luks2)
-    assert "lukskeep: warning:" in result.err
-    assert len(result.json["objections"]) == 1
+    result = ok("header", "restore", "v2", "h", "--allow", "older", "--json", cwd=luks2)
+    assert "keyslot 1 comes back" in result.err
+    assert [(one["reason"], one["allowed"]) for one in result.json["objections"]] == [
+        ("older", True)]
+    assert result.json["revived"] == [1] and result.json["killed"] == []
     ok("key", "test", "v2", "--key", "file:k2", cwd=luks2)
+
+
+def test_revived_keyslots_can_be_left_out(luks2):
+    ok("header", "backup", "v2", "h", cwd=luks2)
+    ok("key", "remove", "v2", "--slot", "1", cwd=luks2)
+    material = slice(32768 + 258048, 32768 + 2 * 258048)
+    result = ok("header", "restore", "v2", "h", "--allow", "older", "--kill-revived", "--json",
+                cwd=luks2)
+    assert result.json["killed"] == [1] and len(result.json["keyslots"]) == 1
+    ok("key", "test", "v2", "--key", "file:k1", cwd=luks2)
+    fails(2, "key", "test", "v2", "--key", "file:k2", cwd=luks2)
+    assert (luks2 / "v2").read_bytes()[material] != (luks2 / "h").read_bytes()[material]
+    # Not where nothing would be left.
+    ok("key", "change", "v2", "--key", "file:k1", "--new-key", "file:k3", *PBKDF2, cwd=luks2)
+    before = (luks2 / "v2").read_bytes()
+    fails(6, "header", "restore", "v2", "h", "--allow", "older", "--kill-revived", cwd=luks2)
+    assert (luks2 / "v2").read_bytes() == before
+
+
+def test_a_restore_with_the_key_looks_at_the_payload(place):
+    subprocess.run(["mkfs.ext4", "-q", "fs", "2M"], cwd=place, check=True)
+    for number in (1, 2):
+        ok("encrypt", "fs", f"v{number}", "--key", f"file:k{number}", *PBKDF2, cwd=place)
+    ok("header", "backup", "v1", "h", cwd=place)
+    with open(place / "v1", "r+b") as file:
+        file.write(bytes(16 << 20))
+    result = ok("header", "restore", "v1", "h", "--key", "file:k1", "--json", cwd=place)
+    assert "the payload holds ext" in result.json["notes"]
+    fails(2, "header", "restore", "v1", "h", "--key", "file:k2", cwd=place)
+    with open(place / "v2", "r+b") as file:
+        file.write(bytes(16 << 20))
+    result = fails(6, "header", "restore", "v2", "h", "--key", "file:k1", cwd=place)
+    assert "--allow payload" in result.err
+
+
+# What is left of a damaged header may know more than the backup.
+@pytest.mark.parametrize("type", ["luks1", "luks2"])
+def test_a_damaged_header_is_not_taken_for_an_old_one(place, type):
+    ok("create", "v", "--type", type, "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=place)
+    ok("header", "backup", "v", "old", cwd=place)
+    ok("key", "add", "v", "--key", "file:k1", "--new-key", "file:k2", *PBKDF2, cwd=place)
+    ok("header", "backup", "v", "new", cwd=place)
+    damage = (108,) if type == "luks1" else (5000, 16384 + 5000)
+    with open(place / "v", "r+b") as file:
+        for at in damage:
+            file.seek(at)
+            file.write(b"\xff\xff")
+    fails(4, "info", "v", cwd=place)
+    result = fails(6, "header", "restore", "v", "old", cwd=place)
+    assert "what is left of the header" in result.err and "--allow older" in result.err
+    ok("header", "restore", "v", "new", cwd=place)
+    ok("key", "test", "v", "--key", "file:k2", cwd=place)
 
 
 def test_a_header_of_another_volume_must_be_confirmed(luks2):
@@ -237,6 +297,6 @@ def test_the_detached_header_is_the_one_that_changes(place):
     ok("config", "data", "--header", "h", "--label", "x", cwd=place)
     ok("header", "backup", "data", "b", "--header", "h", cwd=place)
     ok("erase", "data", "--header", "h", "--yes", cwd=place)
-    ok("header", "restore", "data", "b", "--header", "h", "--yes", cwd=place)
+    ok("header", "restore", "data", "b", "--header", "h", "--allow", "older", cwd=place)
     ok("key", "test", "h", "--key", "file:k2", cwd=place)
     assert (place / "data").read_bytes() == data

@@ -1,0 +1,255 @@
+#include "cli/restoration.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <lukskeep/error.h>
+
+#include "archive/device_identity.h"
+#include "archive/restore_guard.h"
+#include "base/bytes.h"
+#include "cli/header_view.h"
+#include "cli/named_device.h"
+#include "luks/crypt_device.h"
+#include "luks/payload_probe.h"
+#include "storage/memory_device.h"
+
+namespace lukskeep::cli {
+namespace {
+
+using luks::Objection;
+using luks::RestorePlan;
+using luks::RestoreRisk;
+
+std::vector<std::string_view> risk_names() {
+  std::vector<std::string_view> names;
+  for (int i = 0; i < luks::kRestoreRiskCount; ++i) {
+    names.push_back(luks::risk_name(static_cast<RestoreRisk>(i)));
+  }
+  return names;
+}
+
+std::set<RestoreRisk> parse_risks(std::string_view text) {
+  const std::vector<std::string_view> names = risk_names();
+  std::set<RestoreRisk> risks;
+  while (!text.empty()) {
+    const std::string_view name = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(text.size(), name.size() + 1));
+    const auto found = std::ranges::find(names, name);
+    if (found == names.end()) {
+      throw Error(Code::kUsage, fmt::format("there is no reason '{}'", printable(name)),
+                  fmt::format("the reasons are {}", fmt::join(names, ", ")));
+    }
+    risks.insert(static_cast<RestoreRisk>(found - names.begin()));
+  }
+  return risks;
+}
+
+class Restoration {
+ public:
+  Restoration(const Session& session, const VolumeArgs& volume, const RestoreArgs& args,
+              const RestoreSource& source)
+      : session_(session), volume_(volume), args_(args), source_(source) {}
+
+  void run() {
+    const auto target =
+        open_device(volume_.header_path(),
+                    session_.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
+    RestorePlan plan = luks::plan_restore(source_.backup, target);
+    ask_the_archive(plan, *target);
+    archive::object_to_users(plan, paths());
+    if (!args_.key.key.empty()) try_key(plan);
+    settle_objections(plan);
+    const std::set<int> killed = args_.kill_revived ? plan.revived : std::set<int>();
+    if (!killed.empty()) luks::leave_out_keyslots(plan, killed);
+    warn_of_revived(plan, killed);
+    const std::optional<std::string> undo = keep_header(session_, volume_.header_path());
+    if (!session_.dry_run) luks::restore_header(plan, *target);
+    report(session_, to_json(plan, killed, undo), to_text(plan, killed, undo));
+  }
+
+ private:
+  std::vector<std::string> paths() const {
+    std::vector<std::string> paths = {volume_.volume};
+    if (!volume_.header.empty()) paths.push_back(volume_.header);
+    return paths;
+  }
+
+  void ask_the_archive(RestorePlan& plan, const Device& target) const {
+    if (source_.manifest) {
+      archive::compare_device(plan, source_.manifest->device,
+                              archive::identify_device(volume_.header_path(), target.size_bytes()));
+    }
+    const auto directory = args_.store.directory.empty() ? default_store() : args_.store.directory;
+    if (plan.present || !directory || !archive::Store::exists(*directory)) return;
+    archive::Store store(*directory);
+    if (const auto newest =
+            store.newest(plan.from_backup.uuid, archive::absolute_path(volume_.header_path()))) {
+      archive::compare_newest(plan, store.manifest(*newest));
+    }
+  }
+
+  // With a key in hand guesses become knowledge: which volume key the backup holds, and whether the
+  // payload makes sense under it.
+  void try_key(RestorePlan& plan) const {
+    const auto bytes = std::make_shared<storage::MemoryDevice>(plan.bytes, false);
+    const luks::HeaderFile file = luks::HeaderFile::open(with_name(bytes, source_.name));
+    const OpenedVolume opened =
+        unlock_volume(session_, file, args_.key, args_.key.unlock_options(session_));
+    const ByteView key = opened.unlocked.key.span();
+    std::erase_if(plan.objections,
+                  [](const Objection& one) { return one.risk == RestoreRisk::kVolumeKey; });
+    if (plan.present && !luks::find_digest(*plan.present, key, args_.key.kdf_limit)) {
+      plan.objections.push_back(
+          {.risk = RestoreRisk::kVolumeKey,
+           .text = "the volume key in the backup is not the one of the header that is there"});
+    }
+    const auto plain = luks::make_crypt_device(plan.from_backup, open_payload(), key,
+                                               {.allow_insecure = args_.key.allow_insecure});
+    const std::string content = luks::probe_payload(*plain);
+    if (content.empty()) {
+      plan.objections.push_back(
+          {.risk = RestoreRisk::kPayload,
+           .text = "under the backup's volume key the payload has no known file system or "
+                   "partition table: it is empty, of another kind, or of another volume"});
+    } else {
+      plan.notes.push_back(fmt::format("the payload holds {}", content));
+    }
+  }
+
+  // Unlocked: the same file may be open as the target.
+  std::shared_ptr<Device> open_payload() const {
+    return storage::open_file(volume_.volume, {.access = storage::Access::kRead, .lock = false});
+  }
+
+  void settle_objections(const RestorePlan& plan) const {
+    std::vector<std::string> refused;
+    std::set<std::string_view> names;
+    for (const Objection& objection : plan.objections) {
+      const bool allowed = args_.allowed.contains(objection.risk);
+      if (allowed) {
+        warn(objection.text);
+      } else if (session_.dry_run) {
+        warn(fmt::format("{}: refused without --allow {}", objection.text,
+                         luks::risk_name(objection.risk)));
+      } else if (objection.risk == RestoreRisk::kForeign) {
+        confirm_overwriting(objection);
+      } else {
+        refused.push_back(objection.text);
+        names.insert(luks::risk_name(objection.risk));
+      }
+    }
+    if (refused.empty()) return;
+    throw Error(Code::kUnsafe,
+                fmt::format("not restoring the header of '{}': {}", printable(volume_.volume, 256),
+                            fmt::join(refused, "; ")),
+                fmt::format("--allow {} does it all the same", fmt::join(names, ",")));
+  }
+
+  // The question that every command asks before it overwrites something.
+  void confirm_overwriting(const Objection& objection) const {
+    if (session_.yes) warn(objection.text);
+    confirm(session_,
+            fmt::format("Restoring the header of '{}' from '{}': {}",
+                        printable(volume_.volume, 256), source_.name, objection.text),
+            Error(Code::kUnsafe, fmt::format("not restoring the header of '{}': {}",
+                                             printable(volume_.volume, 256), objection.text)));
+  }
+
+  void warn_of_revived(const RestorePlan& plan, const std::set<int>& killed) const {
+    for (const int id : plan.revived) {
+      if (killed.contains(id)) continue;
+      warn(
+          fmt::format("keyslot {} comes back: a passphrase that the present header does not have "
+                      "opens the volume again (--kill-revived leaves it out)",
+                      id));
+    }
+  }
+
+  OrderedJson to_json(const RestorePlan& plan, const std::set<int>& killed,
+                      const std::optional<std::string>& undo) const {
+    OrderedJson json = {{"volume", volume_.volume}, {"backup", source_.name}};
+    json.update(summary_json(plan.from_backup));
+    json["keyslots"] = keyslots_json(plan.from_backup);
+    json["objections"] = OrderedJson::array();
+    for (const Objection& objection : plan.objections) {
+      json["objections"].push_back(
+          {{"reason", luks::risk_name(objection.risk)},
+           {"text", objection.text},
+           {"allowed", args_.allowed.contains(objection.risk) ||
+                           (session_.yes && objection.risk == RestoreRisk::kForeign)}});
+    }
+    json["notes"] = plan.notes;
+    json["revived"] = plan.revived;
+    json["killed"] = killed;
+    if (undo) json["undo"] = *undo;
+    return json;
+  }
+
+  std::string to_text(const RestorePlan& plan, const std::set<int>& killed,
+                      const std::optional<std::string>& undo) const {
+    std::string text =
+        fmt::format("{} the header of '{}' from '{}': {}, {} keyslot{}",
+                    session_.dry_run ? "would restore" : "restored", printable(volume_.volume, 256),
+                    source_.name, summary_text(plan.from_backup), plan.from_backup.keyslots.size(),
+                    plan.from_backup.keyslots.size() == 1 ? "" : "s");
+    for (const std::string& note : plan.notes) text += "\n  " + note;
+    if (!killed.empty())
+      text += fmt::format("\n  keyslots {} are left out", fmt::join(killed, ", "));
+    if (undo) {
+      text += fmt::format("\n  what was there: archive:{} (header restore --allow older)",
+                          undo->substr(0, 12));
+    }
+    return text;
+  }
+
+  const Session& session_;
+  const VolumeArgs& volume_;
+  const RestoreArgs& args_;
+  const RestoreSource& source_;
+};
+
+}  // namespace
+
+void RestoreArgs::declare(Options& options) {
+  options.add({.name = "--allow",
+               .value = "REASONS",
+               .help = "restore although: damaged, version, uuid, device, size, offsets, "
+                       "metadata-size, cipher, older, requirements, volume-key, payload, foreign, "
+                       "in-use; with commas between"},
+              [this](const std::string& text) { allowed = parse_risks(text); });
+  options.flag({.name = "--kill-revived",
+                .help = "leave out the keyslots whose passphrases the present header has not"},
+               kill_revived);
+  options.add({.name = "--key",
+               .value = "SOURCE",
+               .help = "a passphrase of the backup: proves its volume key and looks whether the "
+                       "payload makes sense"},
+              key.key);
+  key.declare_limits(options);
+  store.declare(options);
+  identity.declare(options);
+}
+
+RestoreSource open_snapshot(const Session& session, archive::Store& store,
+                            const archive::Entry& entry, const IdentityArgs& identity) {
+  const std::string name = fmt::format("archive:{}", entry.id.substr(0, 12));
+  auto memory =
+      std::make_shared<storage::MemoryDevice>(store.open(entry, identity.read(session)), false);
+  return {.backup = with_name(std::move(memory), name),
+          .name = name,
+          .manifest = store.manifest(entry)};
+}
+
+void restore_to(const Session& session, const VolumeArgs& volume, const RestoreArgs& args,
+                const RestoreSource& source) {
+  Restoration(session, volume, args, source).run();
+}
+
+}  // namespace lukskeep::cli
