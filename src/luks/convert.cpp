@@ -29,7 +29,8 @@ using Obstacles = std::vector<std::string>;
 struct Move {
   int keyslot = 0;
   std::uint64_t offset_bytes = 0;  // where to
-  std::optional<int> swaps_with;   // LUKS1: the unused keyslot whose place it takes
+  // LUKS1: the unused keyslot whose place that is, which gets this one's in return.
+  std::optional<int> swaps_with;
 };
 
 // The changes that lead to the new header, and what is in the way of them.
@@ -40,14 +41,85 @@ struct Plan {
   std::vector<AreaRange> obsolete;
 };
 
+// Whether [offset, offset + size) touches no keyslot but `except`.
+bool is_free(const Header& header, std::uint64_t offset, std::uint64_t size, int except) {
+  return std::ranges::all_of(header.keyslots, [&](const auto& entry) {
+    const KeyslotArea& area = entry.second.area;
+    return entry.first == except || offset + size <= area.offset_bytes ||
+           area.offset_bytes + area.size_bytes <= offset;
+  });
+}
+
 void move_in_model(Header& header, const Move& move) {
-  Keyslot& keyslot = header.keyslots.at(move.keyslot);
+  header.keyslots.at(move.keyslot).area.offset_bytes = move.offset_bytes;
+  if (header.version == Version::kLuks2) return;
+  auto& slots = header.luks1_slots;
+  Luks1Slot& slot = slots.at(static_cast<std::size_t>(move.keyslot));
   if (move.swaps_with) {
-    auto& slots = header.luks1_slots;
-    std::swap(slots.at(static_cast<std::size_t>(move.keyslot)).material_offset_sectors,
-              slots.at(static_cast<std::size_t>(*move.swaps_with)).material_offset_sectors);
+    slots.at(static_cast<std::size_t>(*move.swaps_with)).material_offset_sectors =
+        slot.material_offset_sectors;
   }
-  keyslot.area.offset_bytes = move.offset_bytes;
+  slot.material_offset_sectors = static_cast<std::uint32_t>(move.offset_bytes / 512);
+}
+
+// The one or two moves that bring a LUKS2 keyslot to `goal`; none if it is there, or if there is no
+// room to do it in safe steps.
+std::vector<Move> moves_to(const Header& header, int id, std::uint64_t goal, const Room& room) {
+  const KeyslotArea& area = header.keyslots.at(id).area;
+  const std::uint64_t from = area.offset_bytes;
+  const std::uint64_t size = area.size_bytes;
+  if (goal == from || goal < room.begin_bytes || goal + size > room.end_bytes ||
+      !is_free(header, goal, size, id)) {
+    return {};
+  }
+  const Move last{.keyslot = id, .offset_bytes = goal, .swaps_with = {}};
+  if (goal + size <= from || from + size <= goal) return {last};
+  // It would overwrite itself: by way of another place.
+  Header taken = header;
+  taken.keyslots[-1].area = {.offset_bytes = goal, .size_bytes = size};
+  const auto aside = find_free_place(taken, room, size);
+  if (!aside) return {};
+  return {{.keyslot = id, .offset_bytes = *aside, .swaps_with = {}}, last};
+}
+
+// Where keyslots stand in each other's way: one that goes where no other wants to be.
+std::optional<Move> step_aside(const Header& header, const std::map<int, std::uint64_t>& goals,
+                               const Room& room) {
+  Header taken = header;
+  for (const auto& [id, goal] : goals) {
+    const std::uint64_t size = header.keyslots.at(id).area.size_bytes;
+    taken.keyslots[-1 - id].area = {.offset_bytes = goal, .size_bytes = size};
+  }
+  for (const auto& [id, goal] : goals) {
+    const KeyslotArea& area = header.keyslots.at(id).area;
+    const auto place = find_free_place(taken, room, area.size_bytes);
+    if (area.offset_bytes != goal && goal >= room.begin_bytes && place) {
+      return Move{.keyslot = id, .offset_bytes = *place, .swaps_with = {}};
+    }
+  }
+  return std::nullopt;
+}
+
+// Moves of LUKS2 keyslots to the places in `goals`, in `header` too, as far as they get.
+std::vector<Move> plan_arrangement(Header& header, const std::map<int, std::uint64_t>& goals,
+                                   const Room& room) {
+  std::vector<Move> all;
+  const auto move = [&](const Move& one) {
+    all.push_back(one);
+    move_in_model(header, one);
+  };
+  const std::size_t rounds_max = 2 * goals.size();
+  for (std::size_t round = 0; round < rounds_max; ++round) {
+    const std::size_t before = all.size();
+    for (const auto& [id, goal] : goals) {
+      for (const Move& one : moves_to(header, id, goal, room)) move(one);
+    }
+    if (all.size() != before) continue;
+    const auto aside = step_aside(header, goals, room);
+    if (!aside) break;
+    move(*aside);
+  }
+  return all;
 }
 
 // One commit: the sealed bytes do not depend on where they are.
@@ -81,35 +153,45 @@ void object_to_requirements(const Header& header, Obstacles& obstacles) {
 
 // ---- to LUKS2 --------------------------------------------------------------------------------
 
-// The unused LUKS1 keyslot whose place lies behind `begin_bytes`.
-std::optional<int> spare_place(const Header& header, std::uint64_t begin_bytes) {
-  for (int id = 0; id < kLuks1KeyslotCount; ++id) {
-    const Luks1Slot& slot = header.luks1_slots.at(static_cast<std::size_t>(id));
-    if (!header.keyslots.contains(id) &&
-        std::uint64_t{slot.material_offset_sectors} * 512 >= begin_bytes) {
-      return id;
+// Where a LUKS1 keyslot that is in the way of the metadata can go. LUKS1 has one copy of its
+// header, in two sectors, of which a power cut may write one: the swap must be in the first
+// (keyslots 0 to 5), or use room that no keyslot names.
+std::optional<Move> find_luks1_move(const Header& header, int keyslot, const Room& room) {
+  const auto place_of = [&](int id) {
+    return std::uint64_t{
+               header.luks1_slots.at(static_cast<std::size_t>(id)).material_offset_sectors} *
+           512;
+  };
+  constexpr int kInFirstSector = 6;
+  for (int id = kInFirstSector - 1; keyslot < kInFirstSector && id >= 0; --id) {
+    if (!header.keyslots.contains(id) && place_of(id) >= room.begin_bytes) {
+      return Move{.keyslot = keyslot, .offset_bytes = place_of(id), .swaps_with = id};
     }
   }
-  return std::nullopt;
+  Header taken = header;
+  const std::uint64_t size = keyslot_area_bytes(header.luks1_key_size_bytes);
+  for (int id = 0; id < kLuks1KeyslotCount; ++id) {
+    taken.keyslots[id].area = {.offset_bytes = place_of(id), .size_bytes = size};
+  }
+  const auto place = find_free_place(taken, room, size);
+  if (!place) return std::nullopt;
+  return Move{.keyslot = keyslot, .offset_bytes = *place, .swaps_with = {}};
 }
 
 // Makes room for the metadata in the model of the LUKS1 header.
-void clear_start(Header& header, std::uint64_t begin_bytes, Plan& plan) {
+void clear_start(Header& header, const Room& room, Plan& plan) {
   for (const auto& [id, keyslot] : std::map<int, Keyslot>(header.keyslots)) {
-    if (keyslot.area.offset_bytes >= begin_bytes) continue;
-    const auto spare = spare_place(header, begin_bytes);
-    if (!spare) {
+    if (keyslot.area.offset_bytes >= room.begin_bytes) continue;
+    const auto move = find_luks1_move(header, id, room);
+    if (!move) {
       plan.obstacles.push_back(fmt::format(
-          "keyslot {} is where the metadata of LUKS2 goes, and no other place is free (remove a "
-          "keyslot that is no longer needed)",
+          "keyslot {} is where the metadata of LUKS2 goes, and no other place is free (remove one "
+          "of the keyslots 0 to 5 that is no longer needed)",
           id));
       continue;
     }
-    const Luks1Slot& place = header.luks1_slots.at(static_cast<std::size_t>(*spare));
-    plan.moves.push_back({.keyslot = id,
-                          .offset_bytes = std::uint64_t{place.material_offset_sectors} * 512,
-                          .swaps_with = spare});
-    move_in_model(header, plan.moves.back());
+    plan.moves.push_back(*move);
+    move_in_model(header, *move);
   }
 }
 
@@ -141,7 +223,7 @@ Plan plan_luks2(const HeaderFile& file) {
   }
   const std::uint64_t begin = 2 * kConvertedMetadataBytes;
   const std::uint64_t room = header_room_bytes(file);
-  clear_start(moved, begin, plan);
+  clear_start(moved, {.begin_bytes = begin, .end_bytes = room}, plan);
   const std::uint64_t end =
       std::min(room - room % kAreaAlignmentBytes, begin + limits::kKeyslotsAreaBytesMax);
   check_luks2_areas(moved, end, plan.obstacles);
@@ -243,27 +325,43 @@ void check_luks1_digest(const Digest& digest, Obstacles& obstacles) {
   }
 }
 
-// Gives every keyslot that is not active a place of its own too. False if there is not enough room.
+// LUKS1 names a place for each of its eight keyslots: those that are not used get theirs anew,
+// where they always are if that is free. False if there is not enough room.
 bool place_unused(Header& header, std::uint64_t room_bytes) {
   const std::uint64_t size = keyslot_area_bytes(header.luks1_key_size_bytes);
   Header taken = header;
   for (int id = 0; id < kLuks1KeyslotCount; ++id) {
-    Luks1Slot& slot = header.luks1_slots.at(static_cast<std::size_t>(id));
-    slot = {};
-    std::uint64_t offset = 0;
+    std::uint64_t offset = kLuks1KeyslotsOffsetBytes + static_cast<std::uint64_t>(id) * size;
     if (const auto found = header.keyslots.find(id); found != header.keyslots.end()) {
       offset = found->second.area.offset_bytes;
     } else {
-      const auto place = find_free_place(
-          taken, {.begin_bytes = kLuks1KeyslotsOffsetBytes, .end_bytes = room_bytes}, size);
-      if (!place) return false;
-      offset = *place;
+      if (offset + size > room_bytes || !is_free(taken, offset, size, id)) {
+        const auto place = find_free_place(
+            taken, {.begin_bytes = kLuks1KeyslotsOffsetBytes, .end_bytes = room_bytes}, size);
+        if (!place) return false;
+        offset = *place;
+      }
       taken.keyslots[id].area = {.offset_bytes = offset, .size_bytes = size};
     }
     if (offset / 512 > UINT32_MAX) return false;
-    slot.material_offset_sectors = static_cast<std::uint32_t>(offset / 512);
+    header.luks1_slots.at(static_cast<std::size_t>(id)).material_offset_sectors =
+        static_cast<std::uint32_t>(offset / 512);
   }
   return true;
+}
+
+// Where LUKS1 has its keyslots by custom: one behind the other by number. cryptsetup converts only
+// headers of which one starts at the first place; there LUKS2 has its metadata, so that keyslot 0
+// takes the place of an unused one, and that one the first.
+std::map<int, std::uint64_t> luks1_places(const Header& header) {
+  std::map<int, std::uint64_t> places;
+  const std::uint64_t size = keyslot_area_bytes(header.keyslots.begin()->second.key_size_bytes);
+  for (const auto& [id, keyslot] : header.keyslots) {
+    int place = id;
+    while (id == 0 && (place == 0 || header.keyslots.contains(place))) ++place;
+    places[id] = kLuks1KeyslotsOffsetBytes + static_cast<std::uint64_t>(place) * size;
+  }
+  return places;
 }
 
 Plan plan_luks1(const HeaderFile& file) {
@@ -286,7 +384,11 @@ Plan plan_luks1(const HeaderFile& file) {
   header.uuid = present.uuid;
   header.luks1_key_size_bytes = present.keyslots.begin()->second.key_size_bytes;
   header.segments[0] = present.segments.begin()->second;
-  header.keyslots = present.keyslots;
+  Header arranged = present;
+  plan.moves = plan_arrangement(
+      arranged, luks1_places(present),
+      {.begin_bytes = 2 * present.metadata_size_bytes, .end_bytes = header_end_bytes(present)});
+  header.keyslots = arranged.keyslots;
   for (auto& [id, keyslot] : header.keyslots) {
     keyslot.area.size_bytes = material_bytes(keyslot.key_size_bytes, keyslot.af.stripes);
   }
@@ -410,6 +512,19 @@ std::vector<std::string> conversion_obstacles(const HeaderFile& file, Version ta
 
 void convert_header(HeaderFile& file, Version target) {
   carry_out(file, plan_conversion(file, target), "convert");
+  if (target == Version::kLuks1) return;
+  // In the order of their numbers, as cryptsetup lays them out.
+  std::map<int, std::uint64_t> places;
+  for (const auto& [id, keyslot] : file.header().keyslots) {
+    places[id] =
+        2 * kConvertedMetadataBytes + static_cast<std::uint64_t>(id) * keyslot.area.size_bytes;
+  }
+  Header arranged = file.header();
+  for (const Move& move : plan_arrangement(arranged, places,
+                                           {.begin_bytes = 2 * kConvertedMetadataBytes,
+                                            .end_bytes = header_end_bytes(file.header())})) {
+    carry_out(file, move);
+  }
 }
 
 std::vector<std::string> resize_obstacles(const HeaderFile& file, const HeaderGeometry& geometry) {

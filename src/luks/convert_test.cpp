@@ -149,8 +149,10 @@ TEST(Convert, EightKeyslotsLeaveNoRoom) {
   }
   EXPECT_TRUE(mentions(conversion_obstacles(file, Version::kLuks2), "no other place is free"));
   remove_keyslot(file, 7, false);
+  EXPECT_TRUE(mentions(conversion_obstacles(file, Version::kLuks2), "keyslots 0 to 5"));
+  remove_keyslot(file, 5, false);
   convert_header(file, Version::kLuks2);
-  EXPECT_EQ(file.header().keyslots.size(), 7U);
+  EXPECT_EQ(file.header().keyslots.size(), 6U);
   expect_both_open(HeaderFile::open(file.device()));
 }
 
@@ -239,7 +241,7 @@ TEST_P(ConvertCrashes, PassphrasesOpenAfterAPowerCutAtEveryWrite) {
   const Bytes start = contents(operation.make());
   const bool keeps_second = !operation.name.starts_with("leave_out");
   std::size_t points = 0;
-  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
     for (std::uint64_t at = 0;; ++at) {
       auto device = std::make_shared<storage::FaultyDevice>(
           start, storage::FaultPlan{.seed = seed,
@@ -269,7 +271,7 @@ TEST_P(ConvertCrashes, PassphrasesOpenAfterAPowerCutAtEveryWrite) {
     }
   }
   RecordProperty("crash_points", static_cast<int>(points));
-  EXPECT_GE(points, 4U * 10);
+  EXPECT_GE(points, 4U * 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ConvertCrashes, ::testing::Range(std::size_t{0}, operations().size()),

@@ -26,7 +26,7 @@ std::optional<std::uint64_t> find_free_place(const Header& header, const Room& r
   std::uint64_t at = room.begin_bytes;
   for (const auto& [area_start, area_end] : taken) {
     if (area_start >= at && area_start - at >= size_bytes) break;
-    at = std::max(at, area_end);
+    at = round_up(std::max(at, area_end), kAreaAlignmentBytes);
   }
   if (at > room.end_bytes || room.end_bytes - at < size_bytes) return std::nullopt;
   return at;

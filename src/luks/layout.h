@@ -23,7 +23,8 @@ std::uint64_t material_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes
 // Bytes of one keyslot area: the material rounded up to kAreaAlignmentBytes.
 std::uint64_t keyslot_area_bytes(std::uint32_t key_size_bytes, std::uint32_t stripes = kNewStripes);
 
-// The lowest place of `size_bytes` in [begin, end) that no keyslot's area touches, or absent.
+// The lowest aligned place of `size_bytes` in [begin, end) that no keyslot's area touches, or
+// absent.
 struct Room {
   std::uint64_t begin_bytes = 0;
   std::uint64_t end_bytes = 0;

@@ -24,7 +24,8 @@ def make(place, maker, type, keys, bits=512, hash="sha256"):
                    "--sector-size" if type == "luks2" else "--use-urandom",
                    *([512] if type == "luks2" else []), volume, keys[0])
         lukskeep("decrypt", volume, plain, "--key", f"file:{keys[0]}", "--yes")
-    cryptsetup("luksAddKey", volume, keys[1], "--key-file", keys[0], *THEIR_CHEAP["pbkdf2"])
+    cryptsetup("luksAddKey", volume, keys[1], "--key-file", keys[0], "--hash", hash,
+               *THEIR_CHEAP["pbkdf2"])
     return volume, plain
 
 
