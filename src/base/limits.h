@@ -43,4 +43,13 @@ inline constexpr std::size_t kManifestBytesMax = 256 * kKiB;
 // A header with two metadata copies of 4 MiB and the largest keyslots area.
 inline constexpr std::size_t kSnapshotHeaderBytesMax = 8 * kMiB + kKeyslotsAreaBytesMax;
 
+// Compression and sealing add little to what a header may have.
+inline constexpr std::size_t kSnapshotFileBytesMax =
+    kSnapshotHeaderBytesMax + kSnapshotHeaderBytesMax / 16 + kMiB;
+inline constexpr std::size_t kMirrorsFileBytesMax = 64 * kKiB;
+inline constexpr std::size_t kMirrorFilesMax = 10'000'000;
+
+// The network.
+inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
+
 }  // namespace lukskeep::limits

@@ -1,0 +1,74 @@
+// Second places for the files of an archive: a folder, perhaps on a mounted share, or a bucket of
+// object storage. What is sealed stays sealed: a mirror needs no key and learns nothing.
+//
+// Each object belongs to one thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <lukskeep/progress.h>
+
+#include "archive/store.h"
+#include "base/bytes.h"
+#include "net/http_client.h"
+
+namespace lukskeep::archive {
+
+class Mirror {
+ public:
+  virtual ~Mirror() = default;
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+
+  // Names of the snapshot files there, as Entry::file has them. Throws kNotFound (a folder that is
+  // not there, or is no mirror: a share that is not mounted), kRemote, kTimeout, kPermissionDenied.
+  virtual std::set<std::string> list() = 0;
+  // Durable when it returns. Throws as list(), and kNoSpace.
+  virtual void put(const std::string& file, ByteView bytes) = 0;
+  // Throws as list().
+  virtual Bytes get(const std::string& file) = 0;
+
+ protected:
+  Mirror() = default;
+};
+
+struct MirrorOptions {
+  // For buckets; asked for only then. Throws if there are none.
+  std::function<net::AwsCredentials()> credentials;
+  const CancelToken* cancel = nullptr;
+};
+
+// "/absolute/folder", which must be a mirror already, or "s3+https://HOST[:PORT]/BUCKET[/PREFIX]"
+// (s3+http: without encryption). Throws kInvalidArgument for any other text; talks to nobody yet.
+std::unique_ptr<Mirror> open_mirror(std::string_view uri, const MirrorOptions& options);
+
+// Makes the folder of a mirror, mode 0700, with its mark; for a bucket checks that it can be
+// listed.
+void prepare_mirror(std::string_view uri, const MirrorOptions& options);
+
+// The mirrors of a store: the lines of its file "mirrors".
+std::vector<std::string> mirrors_of(const Store& store);
+void set_mirrors(const Store& store, const std::vector<std::string>& uris);
+
+struct SyncReport {
+  std::size_t sent = 0;
+  std::vector<std::string> problems;  // one sentence for each mirror that could not be served
+};
+
+// Brings every mirror what it lacks of the store. A mirror that fails does not stop the others, and
+// is remembered: see has_unsynced().
+SyncReport sync_mirrors(Store& store, const MirrorOptions& options);
+
+// Whether the last sync left a mirror behind.
+bool has_unsynced(const Store& store);
+
+// Takes in what `mirror` has and the store lacks; returns how many. One sentence in `problems` for
+// each file that is no sound snapshot.
+std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::vector<std::string>& problems);
+
+}  // namespace lukskeep::archive

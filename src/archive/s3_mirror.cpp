@@ -1,0 +1,227 @@
+#include "archive/s3_mirror.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <expat.h>
+#include <openssl/evp.h>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "base/limits.h"
+#include "crypto/hash.h"
+
+namespace lukskeep::archive {
+namespace {
+
+constexpr unsigned kTries = 3;
+constexpr std::size_t kKeyBytesMax = 1024;  // of S3
+
+// ---- ListObjectsV2 ---------------------------------------------------------------------------
+
+struct ListParser {
+  ListedObjects result;
+  std::vector<std::string> path;  // names of the open elements, without name spaces
+  std::string text;
+  bool is_list = false;
+  bool sane = true;
+};
+
+void XMLCALL on_start(void* user, const char* name, const char** /*attributes*/) {
+  auto& parser = *static_cast<ListParser*>(user);
+  const std::string_view full(name);
+  const std::size_t colon = full.rfind(':');
+  parser.path.emplace_back(colon == std::string_view::npos ? full : full.substr(colon + 1));
+  parser.is_list =
+      parser.is_list || (parser.path.size() == 1 && parser.path[0] == "ListBucketResult");
+  parser.sane = parser.sane && parser.path.size() <= 16;
+  parser.text.clear();
+}
+
+void XMLCALL on_text(void* user, const char* text, int size) {
+  auto& parser = *static_cast<ListParser*>(user);
+  parser.text.append(text, static_cast<std::size_t>(size));
+  parser.sane = parser.sane && parser.text.size() <= 4 * kKeyBytesMax;
+}
+
+void XMLCALL on_end(void* user, const char* /*name*/) {
+  auto& parser = *static_cast<ListParser*>(user);
+  if (parser.path.size() == 3 && parser.path[1] == "Contents" && parser.path[2] == "Key") {
+    parser.result.keys.push_back(parser.text);
+  }
+  if (parser.path.size() == 2 && parser.path[1] == "NextContinuationToken") {
+    parser.result.continuation = parser.text;
+  }
+  parser.path.pop_back();
+  parser.text.clear();
+}
+
+// An entity can stand for gigabytes; S3 declares none.
+void XMLCALL on_doctype(void* user, const char*, const char*, const char*, int) {
+  static_cast<ListParser*>(user)->sane = false;
+}
+
+std::string base64(ByteView bytes) {
+  std::string text(4 * ((bytes.size() + 2) / 3), '\0');
+  EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
+                  reinterpret_cast<const unsigned char*>(bytes.data()),
+                  static_cast<int>(bytes.size()));
+  return text;
+}
+
+class S3Mirror final : public Mirror {
+ public:
+  S3Mirror(BucketLocation location, const MirrorOptions& options)
+      : location_(std::move(location)),
+        cancel_(options.cancel),
+        client_({.response_bytes = limits::kSnapshotFileBytesMax}, options.cancel),
+        credentials_(options.credentials()) {}
+
+  std::set<std::string> list() override {
+    std::set<std::string> files;
+    std::string continuation;
+    do {
+      // In the order of their names, as the signature wants them.
+      std::string query = continuation.empty()
+                              ? ""
+                              : "continuation-token=" + net::percent_encode(continuation) + "&";
+      query += "list-type=2&prefix=" + net::percent_encode(location_.prefix);
+      const net::HttpResponse response = send("GET", bucket_url() + "?" + query, {});
+      check(response, "list");
+      ListedObjects page = parse_object_list(response.body, fmt::format("'{}'", bucket_url()));
+      for (const std::string& key : page.keys) {
+        if (key.starts_with(location_.prefix)) files.insert(key.substr(location_.prefix.size()));
+      }
+      if (page.continuation == continuation || files.size() > limits::kMirrorFilesMax) {
+        if (!page.continuation.empty()) {
+          throw Error(Code::kRemote, fmt::format("'{}' lists without an end", bucket_url()));
+        }
+      }
+      continuation = std::move(page.continuation);
+    } while (!continuation.empty());
+    return files;
+  }
+
+  void put(const std::string& file, ByteView bytes) override {
+    const net::HttpResponse response = send("PUT", object_url(file), bytes,
+                                            {{"Content-Type", "application/octet-stream"},
+                                             // Asked for by buckets with object lock.
+                                             {"Content-MD5", base64(crypto::hash("md5", bytes))}});
+    check(response, "write to");
+  }
+
+  Bytes get(const std::string& file) override {
+    net::HttpResponse response = send("GET", object_url(file), {});
+    check(response, "read from");
+    return std::move(response.body);
+  }
+
+ private:
+  std::string bucket_url() const { return location_.endpoint + "/" + location_.bucket; }
+  std::string object_url(const std::string& file) const {
+    return bucket_url() + "/" + net::percent_encode(location_.prefix + file, true);
+  }
+
+  net::HttpResponse send(const std::string& method, const std::string& url, ByteView body,
+                         std::vector<std::pair<std::string, std::string>> headers = {}) {
+    // libcurl signs this header but does not make it.
+    headers.emplace_back("x-amz-content-sha256", to_hex(crypto::hash("sha256", body)));
+    return net::send_with_retries(client_,
+                                  {.method = method,
+                                   .url = url,
+                                   .headers = std::move(headers),
+                                   .body = body,
+                                   .aws = &credentials_},
+                                  kTries, cancel_);
+  }
+
+  void check(const net::HttpResponse& response, std::string_view verb) const {
+    if (response.status >= 200 && response.status < 300) return;
+    const Code code = response.status == 403   ? Code::kPermissionDenied
+                      : response.status == 404 ? Code::kNotFound
+                      : response.status == 507 ? Code::kNoSpace
+                                               : Code::kRemote;
+    throw Error(code, fmt::format("cannot {} '{}': the server answers {}{}", verb, bucket_url(),
+                                  response.status, error_code(response.body)));
+  }
+
+  // " (NoSuchBucket)": <Error><Code>…; only letters and digits.
+  static std::string error_code(ByteView body) {
+    const std::string_view text = as_string_view(body);
+    constexpr std::string_view kStart = "<Code>";
+    const std::size_t start = text.find(kStart);
+    if (start == std::string_view::npos) return {};
+    const std::string_view code = text.substr(start + kStart.size(), 64);
+    return fmt::format(" ({})", printable(code.substr(0, code.find('<')), 64));
+  }
+
+  BucketLocation location_;
+  const CancelToken* cancel_;
+  net::HttpClient client_;
+  net::AwsCredentials credentials_;
+};
+
+}  // namespace
+
+BucketLocation parse_bucket(std::string_view uri) {
+  const auto fail = [&](std::string_view why) {
+    throw Error(Code::kInvalidArgument, fmt::format("'{}' {}", printable(uri, 256), why),
+                "a bucket is s3+https://HOST[:PORT]/BUCKET[/PREFIX]");
+  };
+  constexpr std::string_view kScheme = "s3+";
+  std::string_view rest = uri.substr(kScheme.size());
+  const std::size_t host = rest.find("://") + 3;
+  const std::size_t slash = rest.find('/', host);
+  if (slash == std::string_view::npos || slash == host) fail("names no bucket");
+  BucketLocation location{.endpoint = std::string(rest.substr(0, slash))};
+  if (location.endpoint.find_first_of("?#@ ") != std::string::npos) fail("names no server");
+  std::string_view path = rest.substr(slash + 1);
+  location.bucket = path.substr(0, path.find('/'));
+  const auto plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+  };
+  if (location.bucket.size() < 3 || location.bucket.size() > 63 ||
+      !std::ranges::all_of(location.bucket, plain)) {
+    fail("names no bucket (3 to 63 of a-z, 0-9, '-', '.' and '_')");
+  }
+  path.remove_prefix(location.bucket.size());
+  while (path.starts_with('/')) path.remove_prefix(1);
+  while (path.ends_with('/')) path.remove_suffix(1);
+  if (path.find_first_of("?#") != std::string_view::npos) fail("has a query");
+  if (!path.empty()) location.prefix = std::string(path) + "/";
+  return location;
+}
+
+ListedObjects parse_object_list(ByteView xml, std::string_view what) {
+  struct Free {
+    void operator()(XML_Parser parser) const noexcept { XML_ParserFree(parser); }
+  };
+  const std::unique_ptr<std::remove_pointer_t<XML_Parser>, Free> parser(XML_ParserCreate(nullptr));
+  if (!parser) throw Error(Code::kOutOfMemory, "out of memory");
+  ListParser list;
+  XML_SetUserData(parser.get(), &list);
+  XML_SetElementHandler(parser.get(), on_start, on_end);
+  XML_SetCharacterDataHandler(parser.get(), on_text);
+  XML_SetStartDoctypeDeclHandler(parser.get(), on_doctype);
+  constexpr std::size_t kPiece = 65536;
+  bool good = true;
+  for (std::size_t at = 0; good && at < xml.size() && list.sane; at += kPiece) {
+    const ByteView piece = xml.subspan(at, std::min(kPiece, xml.size() - at));
+    good = XML_Parse(parser.get(), reinterpret_cast<const char*>(piece.data()),
+                     static_cast<int>(piece.size()), 0) == XML_STATUS_OK;
+  }
+  good = good && list.sane && XML_Parse(parser.get(), nullptr, 0, 1) == XML_STATUS_OK;
+  if (!good || !list.sane || !list.is_list) {
+    throw Error(Code::kRemote, fmt::format("{} answers with something else than a list", what));
+  }
+  return std::move(list.result);
+}
+
+std::unique_ptr<Mirror> open_s3_mirror(const BucketLocation& location,
+                                       const MirrorOptions& options) {
+  return std::make_unique<S3Mirror>(location, options);
+}
+
+}  // namespace lukskeep::archive

@@ -1,0 +1,266 @@
+#include "net/http_client.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "base/limits.h"
+#include "net/curl_library.h"
+
+namespace lukskeep::net {
+namespace {
+
+std::string lower(std::string_view text) {
+  std::string result(text);
+  std::ranges::transform(result, result.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  return result;
+}
+
+std::string_view trimmed(std::string_view text) {
+  const std::size_t start = text.find_first_not_of(" \t\r\n");
+  if (start == std::string_view::npos) return {};
+  return text.substr(start, text.find_last_not_of(" \t\r\n") - start + 1);
+}
+
+// "https://host:port", for messages: a path or query may hold what is nobody's business.
+std::string origin_of(std::string_view url) {
+  const std::size_t start = url.find("://");
+  if (start == std::string_view::npos) return printable(url, 64);
+  std::string_view host = url.substr(start + 3);
+  host = host.substr(0, host.find_first_of("/?#"));
+  host = host.substr(host.find('@') == std::string_view::npos ? 0 : host.find('@') + 1);
+  return printable(fmt::format("{}://{}", url.substr(0, start), host), 256);
+}
+
+void check_headers(const HttpRequest& request) {
+  for (const auto& [name, value] : request.headers) {
+    if (name.find_first_of("\r\n:") != std::string::npos ||
+        value.find_first_of("\r\n") != std::string::npos) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("'{}' is no header of a request", printable(name)));
+    }
+  }
+}
+
+// What arrives, with bounds that the other side cannot move.
+struct Receiver {
+  HttpResponse response;
+  std::size_t body_bytes_max = 0;
+  std::size_t header_bytes = 0;
+  bool too_large = false;
+  const CancelToken* cancel = nullptr;
+};
+
+std::size_t on_body(char* data, std::size_t unit, std::size_t count, void* user) {
+  auto& receiver = *static_cast<Receiver*>(user);
+  const std::size_t size = unit * count;
+  if (size > receiver.body_bytes_max - receiver.response.body.size()) {
+    receiver.too_large = true;
+    return 0;
+  }
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  receiver.response.body.insert(receiver.response.body.end(), bytes, bytes + size);
+  return size;
+}
+
+std::size_t on_header(char* data, std::size_t unit, std::size_t count, void* user) {
+  auto& receiver = *static_cast<Receiver*>(user);
+  const std::size_t size = unit * count;
+  receiver.header_bytes += size;
+  if (receiver.header_bytes > limits::kHttpHeaderBytesMax) {
+    receiver.too_large = true;
+    return 0;
+  }
+  const std::string_view line(data, size);
+  const std::size_t colon = line.find(':');
+  if (line.starts_with("HTTP/")) {
+    receiver.response.headers.clear();  // of an interim answer
+  } else if (colon != std::string_view::npos) {
+    receiver.response.headers.emplace_back(lower(trimmed(line.substr(0, colon))),
+                                           std::string(trimmed(line.substr(colon + 1))));
+  }
+  return size;
+}
+
+int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  const auto& receiver = *static_cast<const Receiver*>(user);
+  return receiver.cancel != nullptr && receiver.cancel->cancelled() ? 1 : 0;
+}
+
+struct Upload {
+  ByteView rest;
+};
+
+std::size_t on_upload(char* out, std::size_t unit, std::size_t count, void* user) {
+  auto& upload = *static_cast<Upload*>(user);
+  const std::size_t size = std::min(unit * count, upload.rest.size());
+  if (size != 0) std::memcpy(out, upload.rest.data(), size);
+  upload.rest = upload.rest.subspan(size);
+  return size;
+}
+
+}  // namespace
+
+std::optional<std::string> HttpResponse::header(std::string_view name) const {
+  const auto found = std::ranges::find(headers, name, [](const auto& pair) { return pair.first; });
+  if (found == headers.end()) return std::nullopt;
+  return found->second;
+}
+
+struct HttpClient::State {
+  HttpLimits limits;
+  const CancelToken* cancel = nullptr;
+  const CurlLibrary* curl = nullptr;
+  CURL* handle = nullptr;
+
+  State(const HttpLimits& wanted, const CancelToken* token) : limits(wanted), cancel(token) {}
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() {
+    if (handle != nullptr) curl->easy_cleanup(handle);
+  }
+
+  void open() {
+    if (handle != nullptr) return curl->easy_reset(handle);
+    curl = &curl_library();
+    handle = curl->easy_init();
+    if (handle == nullptr) throw Error(Code::kOutOfMemory, "out of memory");
+  }
+
+  template <typename Value>
+  void set(CURLoption option, Value value) const {
+    const CURLcode code = curl->easy_setopt(handle, option, value);
+    if (code != CURLE_OK) {
+      throw Error(Code::kUnsupported, fmt::format("libcurl: {}", curl->easy_strerror(code)),
+                  "install a newer libcurl4");
+    }
+  }
+
+  void set_common(const HttpRequest& request, Receiver& receiver) const {
+    set(CURLOPT_URL, request.url.c_str());
+    set(CURLOPT_PROTOCOLS_STR, "http,https");
+    set(CURLOPT_FOLLOWLOCATION, 0L);
+    set(CURLOPT_NOSIGNAL, 1L);
+    set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(limits.connect_ms));
+    set(CURLOPT_TIMEOUT_MS, static_cast<long>(limits.total_ms));
+    set(CURLOPT_USERAGENT, "lukskeep");
+    set(CURLOPT_WRITEFUNCTION, &on_body);
+    set(CURLOPT_WRITEDATA, &receiver);
+    set(CURLOPT_HEADERFUNCTION, &on_header);
+    set(CURLOPT_HEADERDATA, &receiver);
+    set(CURLOPT_NOPROGRESS, 0L);
+    set(CURLOPT_XFERINFOFUNCTION, &on_progress);
+    set(CURLOPT_XFERINFODATA, &receiver);
+  }
+
+  void set_method(const HttpRequest& request, Upload& upload) const {
+    if (request.method == "HEAD") {
+      set(CURLOPT_NOBODY, 1L);
+    } else if (request.method == "PUT" || request.method == "POST") {
+      set(CURLOPT_UPLOAD, 1L);
+      set(CURLOPT_READFUNCTION, &on_upload);
+      set(CURLOPT_READDATA, &upload);
+      set(CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+      set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
+    } else {
+      set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
+    }
+  }
+
+  // libcurl keeps copies of user name and password, which it does not wipe.
+  void set_aws(const AwsCredentials& aws) const {
+    set(CURLOPT_AWS_SIGV4, fmt::format("aws:amz:{}:s3", aws.region).c_str());
+    set(CURLOPT_USERNAME, aws.access_key.c_str());
+    SecretBytes password(aws.secret_key.size() + 1);
+    std::ranges::copy(aws.secret_key.span(), password.span().begin());
+    set(CURLOPT_PASSWORD, reinterpret_cast<const char*>(password.span().data()));
+  }
+
+  [[noreturn]] void fail(CURLcode code, const Receiver& receiver, std::string_view url) const {
+    const std::string origin = origin_of(url);
+    if (receiver.cancel != nullptr) receiver.cancel->check();
+    if (receiver.too_large) {
+      throw Error(Code::kRemote, fmt::format("'{}' answers more than it may", origin));
+    }
+    if (code == CURLE_OPERATION_TIMEDOUT) {
+      throw Error(Code::kTimeout, fmt::format("'{}' did not answer in time", origin));
+    }
+    throw Error(Code::kRemote, fmt::format("'{}': {}", origin, curl->easy_strerror(code)));
+  }
+};
+
+HttpClient::HttpClient(HttpLimits limits, const CancelToken* cancel)
+    : state_(std::make_unique<State>(limits, cancel)) {}
+HttpClient::~HttpClient() = default;
+HttpClient::HttpClient(HttpClient&&) noexcept = default;
+HttpClient& HttpClient::operator=(HttpClient&&) noexcept = default;
+
+HttpResponse HttpClient::send(const HttpRequest& request) {
+  check_headers(request);
+  state_->open();
+  Receiver receiver{.body_bytes_max = state_->limits.response_bytes, .cancel = state_->cancel};
+  Upload upload{.rest = request.body};
+  state_->set_common(request, receiver);
+  state_->set_method(request, upload);
+  if (request.aws != nullptr) state_->set_aws(*request.aws);
+  struct FreeList {
+    const CurlLibrary* curl;
+    void operator()(curl_slist* list) const noexcept { curl->slist_free_all(list); }
+  };
+  std::unique_ptr<curl_slist, FreeList> list(nullptr, FreeList{state_->curl});
+  const auto add = [&](const std::string& line) {
+    curl_slist* longer = state_->curl->slist_append(list.get(), line.c_str());
+    if (longer == nullptr) throw Error(Code::kOutOfMemory, "out of memory");
+    static_cast<void>(list.release());
+    list.reset(longer);
+  };
+  add("Expect:");  // no pause before a body
+  for (const auto& [name, value] : request.headers) add(fmt::format("{}: {}", name, value));
+  state_->set(CURLOPT_HTTPHEADER, list.get());
+  const CURLcode code = state_->curl->easy_perform(state_->handle);
+  if (code != CURLE_OK) state_->fail(code, receiver, request.url);
+  state_->curl->easy_getinfo(state_->handle, CURLINFO_RESPONSE_CODE, &receiver.response.status);
+  return std::move(receiver.response);
+}
+
+HttpResponse send_with_retries(HttpClient& client, const HttpRequest& request, unsigned tries,
+                               const CancelToken* cancel) {
+  std::minstd_rand random{std::random_device{}()};
+  for (unsigned attempt = 1;; ++attempt) {
+    try {
+      HttpResponse response = client.send(request);
+      if ((response.status < 500 && response.status != 429) || attempt >= tries) return response;
+    } catch (const Error& error) {
+      const bool passing = error.code() == Code::kRemote || error.code() == Code::kTimeout;
+      if (!passing || attempt >= tries) throw;
+    }
+    // Half of the pause is chance: many that failed together do not come back together.
+    const unsigned pause_ms = 100U << std::min(attempt, 6U);
+    const auto until = std::chrono::steady_clock::now() +
+                       std::chrono::milliseconds(pause_ms / 2 + random() % pause_ms);
+    while (std::chrono::steady_clock::now() < until) {
+      if (cancel != nullptr) cancel->check();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+}
+
+std::string percent_encode(std::string_view text, bool keep_slash) {
+  std::string result;
+  for (const char c : text) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                       c == '-' || c == '.' || c == '_' || c == '~' || (keep_slash && c == '/');
+    result += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return result;
+}
+
+}  // namespace lukskeep::net

@@ -1,0 +1,80 @@
+// Requests over HTTP and HTTPS: one call, one answer, everything bounded. libcurl does the work; it
+// is loaded when the first request is made, so that programs that make none do not pay for it.
+//
+// An HttpClient keeps connections open and belongs to one thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <lukskeep/progress.h>
+#include <lukskeep/secret_bytes.h>
+
+#include "base/bytes.h"
+
+namespace lukskeep::net {
+
+// AWS Signature Version 4, for object storage.
+struct AwsCredentials {
+  std::string access_key;
+  SecretBytes secret_key;
+  std::string region = "us-east-1";
+};
+
+struct HttpRequest {
+  std::string method = "GET";
+  std::string url;                                           // http: or https:, nothing else
+  std::vector<std::pair<std::string, std::string>> headers;  // without line ends
+  ByteView body;                                             // sent if the method is PUT or POST
+  const AwsCredentials* aws = nullptr;                       // signs for the service "s3"
+};
+
+struct HttpResponse {
+  long status = 0;
+  std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
+  Bytes body;
+
+  // The first of that name, which is given in lower case.
+  std::optional<std::string> header(std::string_view name) const;
+};
+
+struct HttpLimits {
+  std::uint32_t connect_ms = 5'000;
+  std::uint32_t total_ms = 60'000;
+  std::size_t response_bytes = std::size_t{1} << 20;
+};
+
+class HttpClient {
+ public:
+  explicit HttpClient(HttpLimits limits = {}, const CancelToken* cancel = nullptr);
+  ~HttpClient();
+  HttpClient(HttpClient&&) noexcept;
+  HttpClient& operator=(HttpClient&&) noexcept;
+
+  // Any status is an answer; redirects are answers too, and are not followed. Certificates are
+  // verified. Throws Error: kTimeout, kInterrupted, kRemote (no connection, a certificate that is
+  // not good, an answer that is too large or broken), kUnsupported (libcurl is not installed), each
+  // naming the host.
+  HttpResponse send(const HttpRequest& request);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Sends until the answer is neither a timeout, a broken connection, 429 nor 5xx, at most `tries`
+// times, with pauses that grow and differ. The last failure is thrown or returned. For requests
+// that may be repeated.
+HttpResponse send_with_retries(HttpClient& client, const HttpRequest& request, unsigned tries,
+                               const CancelToken* cancel = nullptr);
+
+// Letters, digits and -._~ as they are, the rest as %XX (RFC 3986 §2.1). `keep_slash`: "/" too.
+std::string percent_encode(std::string_view text, bool keep_slash = false);
+
+}  // namespace lukskeep::net
