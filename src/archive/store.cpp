@@ -5,7 +5,6 @@
 #include <system_error>
 #include <utility>
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +13,8 @@
 #include <lukskeep/error.h>
 
 #include "archive/device_identity.h"
+#include "archive/folders.h"
+#include "archive/system_error.h"
 #include "base/limits.h"
 #include "base/uuid.h"
 #include "crypto/hash.h"
@@ -52,28 +53,6 @@ constexpr std::string_view kSchema = R"sql(
 )sql";
 
 std::string in_quotes(const std::string& path) { return fmt::format("'{}'", printable(path, 256)); }
-
-[[noreturn]] void throw_system(const std::error_code& error, const std::string& what) {
-  Code code = Code::kIo;
-  if (error == std::errc::permission_denied || error == std::errc::operation_not_permitted) {
-    code = Code::kPermissionDenied;
-  } else if (error == std::errc::no_space_on_device) {
-    code = Code::kNoSpace;
-  } else if (error == std::errc::read_only_file_system) {
-    code = Code::kReadOnly;
-  } else if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) {
-    code = Code::kNotFound;
-  }
-  throw Error(code, fmt::format("{}: {}", what, error.message()));
-}
-
-// With its parents; only the last one is certain to be ours alone.
-void make_private_folder(const std::string& path) {
-  std::error_code error;
-  fs::create_directories(fs::path(path).parent_path(), error);
-  if (mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return;
-  throw_system({errno, std::generic_category()}, fmt::format("cannot make {}", in_quotes(path)));
-}
 
 void write_whole(const std::string& path, ByteView bytes) {
   storage::PendingFile file(path, bytes.size(), false);
@@ -121,6 +100,7 @@ void Store::create(const std::string& directory, std::span<const AgeRecipient> r
     throw Error(Code::kInvalidArgument, "an archive needs at least one recipient");
   }
   make_private_folder(directory);
+  require_own_folder(directory);
   std::string text =
       "# Snapshots are sealed to these keys. Their private side opens them: age -d.\n";
   for (const AgeRecipient& recipient : recipients) text += to_string(recipient) + "\n";

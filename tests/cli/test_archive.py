@@ -337,3 +337,19 @@ def test_a_hostile_manifest_stays_in_the_store(kept):
         result = run("archive", "import", "bad", cwd=kept)
         assert result.status in (0, 4)
         assert set(kept.parent.iterdir()) == outside
+
+
+@pytest.mark.parametrize("name", ["store2", "store2/", "deep/er/store2//"])
+def test_the_archive_is_for_its_owner_only(kept, name):
+    ok("archive", "add", "v2", "--store", name, cwd=kept)
+    for path in [kept / name, *(kept / name).rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_folder_that_others_can_write_to_is_refused(kept):
+    (kept / "open").mkdir(mode=0o700)
+    os.chmod(kept / "open", 0o777)
+    assert "other users" in fails(6, "archive", "add", "v2", "--store", "open/", cwd=kept).err
+    assert not list((kept / "open").iterdir())
+    os.chmod(kept / "open", 0o700)
+    ok("archive", "add", "v2", "--store", "open/", cwd=kept)
