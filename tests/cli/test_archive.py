@@ -162,7 +162,8 @@ def test_stdout_carries_the_whole_snapshot(kept):
     entry = snapshots(kept)[0]
     assert (kept / "store" / entry["file"]).read_bytes() == data
     result = ok("archive", "import", "carried", "--store", "second", "--json", cwd=kept).json
-    assert result == {"file": "carried", "id": entry["id"], "new": True, "dry_run": False}
+    assert result == {"file": "carried", "id": entry["id"], "new": True, "proven": True,
+                      "mended": False, "dry_run": False}
     assert ok("archive", "import", "carried", "--store", "second", "--json",
               cwd=kept).json["new"] is False
 
