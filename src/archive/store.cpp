@@ -411,12 +411,12 @@ bool Store::is_to_stay(const Stored& stored, const Import& import) const {
 
 Added Store::import_file(ByteView bytes, std::string_view what,
                          std::span<const AgeIdentity> identities) {
-  const Import import{.snapshot = read_snapshot(bytes, what),
-                      .bytes = bytes,
-                      .what = what,
-                      .identities = identities,
-                      .proven = prove_snapshot(bytes, identities, what)};
+  Import import{.snapshot = read_snapshot(bytes, what),
+                .bytes = bytes,
+                .what = what,
+                .identities = identities};
   refuse_future(import.snapshot.manifest, what);
+  import.proven = prove_snapshot(bytes, identities, what);
   const Trust trust = import.proven ? Trust::kImported : Trust::kUnproven;
   Stored stored{
       .file = file_name(import.snapshot, trust), .file_bytes = bytes.size(), .trust = trust};
