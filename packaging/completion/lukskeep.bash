@@ -72,13 +72,13 @@ _lukskeep_options() {
       options='--store --identity --dry-run --yes --json --quiet --help'
       ;;
     'archive import')
-      options='--store --dry-run --yes --json --quiet --help'
+      options='--store --identity --dry-run --yes --json --quiet --help'
       ;;
     'archive verify')
       options='--store --identity --open --rebuild --json --quiet --help'
       ;;
     'archive prune')
-      options='--store --keep --older-than --revoked --dry-run --yes --json --quiet --help'
+      options='--store --keep --older-than --keep-key-changes --revoked --dry-run --yes --json --quiet --help'
       ;;
     'archive status')
       options='--store --json --quiet --help'

@@ -11,8 +11,11 @@ namespace {
 
 constexpr int kBusyMs = 10'000;
 
-[[noreturn]] void fail(sqlite3* database) {
-  const int result = database == nullptr ? SQLITE_NOMEM : sqlite3_errcode(database);
+// `preparing`: what the program asks is always the same, so where SQLite cannot make sense of it
+// tables are not what they should be.
+[[noreturn]] void fail(sqlite3* database, bool preparing = false) {
+  int result = database == nullptr ? SQLITE_NOMEM : sqlite3_errcode(database);
+  if (preparing && result == SQLITE_ERROR) result = SQLITE_CORRUPT;
   Code code = Code::kIo;
   switch (result) {
     case SQLITE_CORRUPT:
@@ -48,7 +51,7 @@ Statement::Statement(sqlite3* database, std::string_view sql) {
   const int result =
       sqlite3_prepare_v2(database, sql.data(), static_cast<int>(sql.size()), &statement, nullptr);
   statement_.reset(statement);
-  if (result != SQLITE_OK) fail(database);
+  if (result != SQLITE_OK) fail(database, true);
 }
 
 Statement& Statement::bind(std::string_view text) {

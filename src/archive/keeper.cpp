@@ -10,6 +10,7 @@
 
 #include <lukskeep/error.h>
 
+#include "archive/folders.h"
 #include "base/limits.h"
 #include "storage/file_device.h"
 
@@ -18,19 +19,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void make_folders(const fs::path& folder) {
-  if (folder.empty()) return;  // a relative name
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) {
-    throw Error(Code::kPermissionDenied,
-                fmt::format("cannot make '{}': {}", folder.string(), error.message()));
-  }
-}
-
 // Durable before anything is sealed to it.
 void make_identity_file(const std::string& path) {
-  make_folders(fs::path(path).parent_path());
+  make_folders(fs::path(path).parent_path().string());
   const AgeIdentity identity = make_age_identity();
   const std::string head = fmt::format(
       "# Opens the snapshots of the header archive. Keep a copy of it somewhere else.\n"
@@ -79,7 +70,6 @@ Store open_or_make(const std::string& directory, const std::string& identity_pat
     if (!fs::exists(identity_path, ignored))
       unless_exists([&] { make_identity_file(identity_path); });
     const std::vector<AgeRecipient> recipients = recipients_of_file(identity_path);
-    make_folders(fs::path(directory).parent_path());
     unless_exists([&] { Store::create(directory, recipients); });
     made = true;
   }

@@ -13,6 +13,7 @@
 #include <lukskeep/error.h>
 
 #include "archive/device_identity.h"
+#include "archive/manifest_text.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "crypto/hash.h"
@@ -20,6 +21,7 @@
 #include "luks/header_backup.h"
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
+#include "storage/memory_device.h"
 
 namespace lukskeep::archive {
 namespace {
@@ -30,6 +32,14 @@ constexpr std::size_t kHashBytes = 32;
 constexpr int kCompressionLevel = 1;  // most of a header is random or zero
 constexpr std::size_t kTextBytesMax = 4096;
 constexpr std::size_t kListMax = 64;
+// What a header may spell at any length is cut to these: the line stays below kManifestBytesMax
+// even where each byte takes eight ("\ufffd" and two digits).
+constexpr std::size_t kNameBytesMax = 128;
+constexpr std::size_t kProblemBytesMax = 1024;
+constexpr std::size_t kProblemsMax = 4;
+constexpr std::size_t kPathBytesMax = 4096;  // PATH_MAX
+constexpr std::size_t kPathTextBytesMax = 5 * kPathBytesMax;
+constexpr int kCaptureTries = 8;
 
 std::string sha256_hex(ByteView bytes) { return to_hex(crypto::hash("sha256", bytes)); }
 
@@ -78,8 +88,9 @@ std::vector<SnapshotKey> tokens_of(const luks::Header& header) {
   std::vector<SnapshotKey> tokens;
   tokens.reserve(header.tokens.size());
   for (const auto& [id, token] : header.tokens) {
-    tokens.push_back(
-        {.number = id, .type = token.type, .fingerprint = sha256_hex(as_byte_view(token.json))});
+    tokens.push_back({.number = id,
+                      .type = manifest_text(token.type, kNameBytesMax),
+                      .fingerprint = sha256_hex(as_byte_view(token.json))});
   }
   return tokens;
 }
@@ -94,13 +105,23 @@ const luks::Segment* first_crypt_segment(const luks::Header& header) {
 std::string host_name() {
   std::array<char, 256> name{};
   if (gethostname(name.data(), name.size() - 1) != 0) return {};
-  return name.data();
+  return manifest_text(name.data());
 }
 
+std::vector<std::string> problems_of(const luks::ReadReport& report) {
+  std::vector<std::string> problems;
+  for (const std::string& problem : report.problems) {
+    if (problems.size() == kProblemsMax) break;
+    problems.push_back(manifest_text(problem, kProblemBytesMax));
+  }
+  return problems;
+}
+
+// What the header says, and its content.
 Manifest describe(const luks::HeaderFile& file) {
   const luks::Header& header = file.header();
-  Manifest manifest{.uuid = header.uuid,
-                    .label = header.label,
+  Manifest manifest{.uuid = uuid_text(header.uuid),
+                    .label = manifest_text(header.label, kNameBytesMax),
                     .version = header.version == luks::Version::kLuks1 ? 1U : 2U,
                     .sequence_id = header.sequence_id,
                     .header_bytes = luks::header_size_bytes(header),
@@ -108,17 +129,43 @@ Manifest describe(const luks::HeaderFile& file) {
                     .payload_offset_bytes = luks::payload_offset_bytes(header),
                     .keyslots = describe_keyslots(header),
                     .tokens = tokens_of(header),
-                    .problems = file.report().problems,
-                    .content_id = content_id(file),
-                    .host = host_name()};
+                    .content_id = content_id(file)};
   if (const luks::Segment* segment = first_crypt_segment(header)) {
-    manifest.cipher = segment->encryption;
+    manifest.cipher = manifest_text(segment->encryption, kNameBytesMax);
     manifest.sector_bytes = segment->sector_size_bytes;
   }
-  manifest.taken_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                          std::chrono::system_clock::now().time_since_epoch())
-                          .count();
   return manifest;
+}
+
+std::int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// Where another program holds the lock for good, what was read is still looked at twice.
+std::unique_ptr<DeviceLock> try_lock(Device& device) {
+  try {
+    return device.lock_metadata();
+  } catch (const Error& error) {
+    if (error.code() != Code::kBusy) throw;
+    return nullptr;
+  }
+}
+
+bool same_header(const luks::HeaderFile& a, const luks::HeaderFile& b) {
+  return a.header() == b.header() && a.report().primary == b.report().primary &&
+         a.report().secondary == b.report().secondary;
+}
+
+// Absent if the bytes were changed while they were read, so that they are no header any more.
+std::optional<luks::HeaderFile> parse_copy(Bytes bytes) {
+  try {
+    return luks::HeaderFile::open(std::make_shared<storage::MemoryDevice>(std::move(bytes), false));
+  } catch (const Error& error) {
+    if (error.code() == Code::kOutOfMemory) throw;
+    return std::nullopt;
+  }
 }
 
 // ---- manifest
@@ -139,11 +186,11 @@ class Members {
     if (!object.is_object()) fail("", "is no object");
   }
 
-  std::string text(const char* name) const {
+  std::string text(const char* name, std::size_t bytes_max = kTextBytesMax) const {
     const Json& value = find(name);
     if (!value.is_string()) fail(name, "is no string");
     const auto& string = value.get_ref<const std::string&>();
-    if (string.size() > kTextBytesMax) fail(name, "is too long");
+    if (string.size() > bytes_max) fail(name, "is too long");
     return string;
   }
 
@@ -227,9 +274,10 @@ std::vector<SnapshotKey> describe_keyslots(const luks::Header& header) {
   keys.reserve(header.keyslots.size());
   for (const auto& [id, keyslot] : header.keyslots) {
     const bool usual = keyslot.type == luks::Keyslot::Type::kLuks2;
-    keys.push_back({.number = id,
-                    .type = usual ? keyslot.kdf.type_name : keyslot.type_name,
-                    .fingerprint = keyslot_fingerprint(header, id)});
+    keys.push_back(
+        {.number = id,
+         .type = manifest_text(usual ? keyslot.kdf.type_name : keyslot.type_name, kNameBytesMax),
+         .fingerprint = keyslot_fingerprint(header, id)});
   }
   return keys;
 }
@@ -255,12 +303,39 @@ std::string content_id(const luks::HeaderFile& file) {
   return fingerprint.hex();
 }
 
+// Another program may change the header at any time, and not all take the lock. Read once, parsed
+// from what was read, and compared with what is there afterwards, a copy is of one state: key
+// material is written before the metadata that names it, and wiped after.
 Capture capture(const luks::HeaderFile& file, const std::string& path) {
-  Capture taken{.manifest = describe(file), .header = luks::backup_header(file, true)};
-  taken.manifest.sha256 = sha256_hex(taken.header);
-  taken.manifest.device = identify_device(path, file.device()->size_bytes());
-  return taken;
+  luks::HeaderFile present = file;
+  for (int tries = 0; tries < kCaptureTries; ++tries) {
+    const std::unique_ptr<DeviceLock> lock = try_lock(*file.device());
+    Bytes bytes = luks::backup_header(present, true);
+    present = luks::HeaderFile::open(file.device());
+    const auto copy = parse_copy(bytes);
+    if (!copy || !same_header(*copy, present)) continue;
+    Capture taken{.manifest = describe(*copy), .header = std::move(bytes)};
+    taken.manifest.sha256 = sha256_hex(taken.header);
+    taken.manifest.problems = problems_of(present.report());
+    taken.manifest.device = identify_device(path, file.device()->size_bytes());
+    taken.manifest.device.path = place_text(path);
+    taken.manifest.device.serial = manifest_text(taken.manifest.device.serial);
+    taken.manifest.device.wwn = manifest_text(taken.manifest.device.wwn);
+    taken.manifest.host = host_name();
+    taken.manifest.taken_ns = now_ns();
+    return taken;
+  }
+  throw Error(Code::kBusy,
+              fmt::format("the header of '{}' changes again and again while it is read",
+                          file.device()->name()),
+              "wait until the other program is done, or stop it");
 }
+
+std::string place_text(const std::string& path) {
+  return manifest_text(absolute_path(path), kPathBytesMax);
+}
+
+std::string uuid_text(std::string_view uuid) { return manifest_text(uuid, kNameBytesMax); }
 
 std::string encode_manifest(const Manifest& manifest) {
   const OrderedJson json = {{"uuid", manifest.uuid},
@@ -286,7 +361,7 @@ std::string encode_manifest(const Manifest& manifest) {
                             {"reason", manifest.reason},
                             {"command", manifest.command},
                             {"host", manifest.host}};
-  // Labels and paths may hold bytes that are no UTF-8: they are for people, and are replaced.
+  // All that comes from elsewhere is manifest_text() already.
   return json.dump(-1, ' ', true, OrderedJson::error_handler_t::replace);
 }
 
@@ -310,7 +385,7 @@ Manifest decode_manifest(std::string_view line, std::string_view what) {
                     .tokens = decode_keys(members, "tokens", what),
                     .sha256 = members.hash("sha256"),
                     .content_id = members.hash("content_id"),
-                    .device = {.path = device.text("path"),
+                    .device = {.path = device.text("path", kPathTextBytesMax),
                                .size_bytes = device.number<std::uint64_t>("size_bytes"),
                                .serial = device.text("serial"),
                                .wwn = device.text("wwn")},
@@ -375,6 +450,31 @@ std::optional<Bytes> open_snapshot(ByteView file, std::span<const AgeIdentity> i
     throw Error(Code::kDamaged, fmt::format("{}: the header is not the one it names", what));
   }
   return header;
+}
+
+void check_description(const Manifest& manifest, ByteView header, std::string_view what) {
+  const auto file = parse_copy(Bytes(header.begin(), header.end()));
+  if (!file) throw Error(Code::kDamaged, fmt::format("{}: what it holds is no header", what));
+  const Manifest found = describe(*file);
+  const auto fingerprints = [](const Manifest& of) {
+    std::vector<std::string> list;
+    for (const SnapshotKey& key : of.keyslots) list.push_back(key.fingerprint);
+    return list;
+  };
+  const bool same = found.uuid == manifest.uuid && found.version == manifest.version &&
+                    found.sequence_id == manifest.sequence_id &&
+                    found.payload_offset_bytes == manifest.payload_offset_bytes &&
+                    found.content_id == manifest.content_id &&
+                    fingerprints(found) == fingerprints(manifest);
+  if (!same) throw Error(Code::kDamaged, fmt::format("{} holds another header than it says", what));
+}
+
+bool prove_snapshot(ByteView file, std::span<const AgeIdentity> identities, std::string_view what) {
+  if (identities.empty()) return false;
+  const auto header = open_snapshot(file, identities, what);
+  if (!header) return false;
+  check_description(read_snapshot(file, what).manifest, *header, what);
+  return true;
 }
 
 }  // namespace lukskeep::archive

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -40,6 +39,7 @@ struct SnapshotKey {
   bool operator==(const SnapshotKey&) const = default;
 };
 
+// All texts are manifest_text(): `device.path` and `uuid` turn into bytes by manifest_bytes().
 struct Manifest {
   std::string uuid;
   std::string label;
@@ -74,11 +74,16 @@ struct Capture {
   Bytes header;
 };
 
-// Reads the header's bytes as `file` found them, damage included. `path` is for the identity.
-// Throws kTooSmall if the device ends before its header does.
+// Reads the header as it is on the device of `file` now, damage included: one state of it, whatever
+// other programs do meanwhile. `path` is for the identity. Throws kTooSmall if the device ends
+// before its header does, kBusy if it never stands still, and what HeaderFile::open throws.
 Capture capture(const luks::HeaderFile& file, const std::string& path);
 
-// Only the manifest's content_id, uuid and problems: for a look whether anything changed.
+// What a manifest calls a device at `path` and a header's UUID.
+std::string place_text(const std::string& path);
+std::string uuid_text(std::string_view uuid);
+
+// Only the manifest's content_id: for a look whether anything changed.
 std::string content_id(const luks::HeaderFile& file);
 
 // JSON on one line, without the newline.
@@ -101,5 +106,12 @@ SnapshotFile read_snapshot(ByteView file, std::string_view what);
 // Throws kDamaged if anything was changed.
 std::optional<Bytes> open_snapshot(ByteView file, std::span<const AgeIdentity> identities,
                                    std::string_view what);
+
+// Throws kDamaged unless the opened `header` is the one that `manifest` describes. Anybody can seal
+// a manifest together with a header that it does not fit.
+void check_description(const Manifest& manifest, ByteView header, std::string_view what);
+
+// Whether an identity opens it. If one does, the description has to fit too: else throws kDamaged.
+bool prove_snapshot(ByteView file, std::span<const AgeIdentity> identities, std::string_view what);
 
 }  // namespace lukskeep::archive

@@ -1,11 +1,12 @@
 #include "archive/store.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,10 +14,11 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/device_identity.h"
+#include "archive/folders.h"
+#include "archive/manifest_text.h"
+#include "archive/system_error.h"
 #include "base/limits.h"
 #include "base/uuid.h"
-#include "crypto/hash.h"
 #include "storage/file_device.h"
 
 namespace lukskeep::archive {
@@ -34,49 +36,18 @@ constexpr std::size_t kShortId = 12;
 constexpr std::uint64_t kFileBytesMax =
     limits::kSnapshotHeaderBytesMax + limits::kSnapshotHeaderBytesMax / 16 + limits::kMiB;
 
-// Raised when the tables change: a catalogue of another version is made anew.
-constexpr int kSchemaVersion = 1;
-constexpr std::string_view kSchema = R"sql(
-  CREATE TABLE snapshots (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE, file TEXT NOT NULL, uuid TEXT NOT NULL, device_path TEXT NOT NULL,
-    reason TEXT NOT NULL, command TEXT NOT NULL, content_id TEXT NOT NULL,
-    taken_ns INTEGER NOT NULL, sequence_id INTEGER NOT NULL, version INTEGER NOT NULL,
-    keyslots INTEGER NOT NULL, revoked INTEGER NOT NULL DEFAULT 0);
-  CREATE INDEX by_time ON snapshots (taken_ns DESC);
-  CREATE INDEX by_volume ON snapshots (uuid, taken_ns DESC);
-  CREATE TABLE keys (
-    snapshot INTEGER NOT NULL REFERENCES snapshots (number) ON DELETE CASCADE,
-    fingerprint TEXT NOT NULL,
-    PRIMARY KEY (snapshot, fingerprint)) WITHOUT ROWID;
-)sql";
+// Names tell how a snapshot came: "TIME-ID.snapshot", "TIME-ID-imported.snapshot".
+constexpr std::string_view kImportedMark = "-imported";
+constexpr std::string_view kUnprovenMark = "-unproven";
+// Clocks of two machines differ; a snapshot from further in the future is no honest one.
+constexpr std::int64_t kClockSlackNs = std::int64_t{86'400} * 1'000'000'000;
+// Enough to read a manifest.
+constexpr std::size_t kHeadBytes = limits::kManifestBytesMax + 64;
 
 std::string in_quotes(const std::string& path) { return fmt::format("'{}'", printable(path, 256)); }
 
-[[noreturn]] void throw_system(const std::error_code& error, const std::string& what) {
-  Code code = Code::kIo;
-  if (error == std::errc::permission_denied || error == std::errc::operation_not_permitted) {
-    code = Code::kPermissionDenied;
-  } else if (error == std::errc::no_space_on_device) {
-    code = Code::kNoSpace;
-  } else if (error == std::errc::read_only_file_system) {
-    code = Code::kReadOnly;
-  } else if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) {
-    code = Code::kNotFound;
-  }
-  throw Error(code, fmt::format("{}: {}", what, error.message()));
-}
-
-// With its parents; only the last one is certain to be ours alone.
-void make_private_folder(const std::string& path) {
-  std::error_code error;
-  fs::create_directories(fs::path(path).parent_path(), error);
-  if (mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return;
-  throw_system({errno, std::generic_category()}, fmt::format("cannot make {}", in_quotes(path)));
-}
-
-void write_whole(const std::string& path, ByteView bytes) {
-  storage::PendingFile file(path, bytes.size(), false);
+void write_whole(const std::string& path, ByteView bytes, bool replace = false) {
+  storage::PendingFile file(path, bytes.size(), replace);
   file.device().write(0, bytes);
   file.commit();
 }
@@ -90,26 +61,81 @@ std::string folder_of(const std::string& uuid) {
   return folder;
 }
 
-Entry entry_of(const Statement& row) {
-  return {.id = row.text(0),
-          .file = row.text(1),
-          .uuid = row.text(2),
-          .device_path = row.text(3),
-          .reason = row.text(4),
-          .command = row.text(5),
-          .content_id = row.text(6),
-          .taken_ns = row.number(7),
-          .sequence_id = static_cast<std::uint64_t>(row.number(8)),
-          .version = static_cast<unsigned>(row.number(9)),
-          .keyslots = static_cast<unsigned>(row.number(10)),
-          .revoked = row.number(11) != 0};
+std::string_view mark_of(Trust trust) {
+  switch (trust) {
+    case Trust::kOwn:
+      return "";
+    case Trust::kImported:
+      return kImportedMark;
+    case Trust::kUnproven:
+      return kUnprovenMark;
+  }
+  return "";
 }
 
-constexpr std::string_view kColumns =
-    "id, file, uuid, device_path, reason, command, content_id, taken_ns, sequence_id, version, "
-    "keyslots, revoked";
+// A header backup that was archived is sealed here, but is no state of the device it was found on.
+Trust trust_of(const fs::path& file, const Manifest& manifest) {
+  const std::string stem = file.stem().string();
+  if (stem.ends_with(kUnprovenMark)) return Trust::kUnproven;
+  if (stem.ends_with(kImportedMark) || manifest.reason == "import") return Trust::kImported;
+  return Trust::kOwn;
+}
+
+void refuse_future(const Manifest& manifest, std::string_view what) {
+  const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+  if (manifest.taken_ns - kClockSlackNs > now.count()) {
+    throw Error(Code::kInvalidArgument,
+                fmt::format("{} says that it was taken in the future", what),
+                "set the clock right, or ask where the file comes from");
+  }
+}
+
+// One that somebody removes while they are listed is no problem; what may be there but cannot be
+// read just now is none of these, and must not be passed over.
+bool is_no_snapshot(const Error& error) {
+  return error.code() == Code::kDamaged || error.code() == Code::kUnsupported ||
+         error.code() == Code::kTooSmall;
+}
+
+std::optional<std::string> id_of(ByteView file) {
+  try {
+    return read_snapshot(file, "a file").id;
+  } catch (const Error& error) {
+    if (error.code() != Code::kDamaged && error.code() != Code::kUnsupported) throw;
+    return std::nullopt;
+  }
+}
+
+bool is_sound_database(const std::string& path) {
+  try {
+    return Catalogue(path).sound();
+  } catch (const Error& error) {
+    if (error.code() != Code::kDamaged) throw;
+    return false;
+  }
+}
+
+// A lock together with the open file that it is on.
+class HeldLock final : public DeviceLock {
+ public:
+  explicit HeldLock(std::unique_ptr<Device> device)
+      : device_(std::move(device)), lock_(device_->lock_metadata()) {}
+
+ private:
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<DeviceLock> lock_;
+};
 
 }  // namespace
+
+struct Store::Import {
+  SnapshotFile snapshot;
+  ByteView bytes;
+  std::string_view what;
+  std::span<const AgeIdentity> identities;
+  bool proven = false;
+};
 
 bool Store::exists(const std::string& directory) {
   std::error_code error;
@@ -121,6 +147,7 @@ void Store::create(const std::string& directory, std::span<const AgeRecipient> r
     throw Error(Code::kInvalidArgument, "an archive needs at least one recipient");
   }
   make_private_folder(directory);
+  require_own_folder(directory);
   std::string text =
       "# Snapshots are sealed to these keys. Their private side opens them: age -d.\n";
   for (const AgeRecipient& recipient : recipients) text += to_string(recipient) + "\n";
@@ -134,7 +161,7 @@ Store::Store(std::string directory) : directory_(std::move(directory)) {
     throw Error(Code::kNotFound, fmt::format("{} is no archive", in_quotes(directory_)),
                 "lukskeep archive init makes one");
   }
-  const Bytes text = read_file(kRecipientsFile);
+  const Bytes text = read_file(kRecipientsFile, kFileBytesMax);
   recipients_ = parse_age_recipients(as_string_view(text), in_quotes(path(kRecipientsFile)));
   if (recipients_.empty()) {
     throw Error(Code::kDamaged,
@@ -147,24 +174,49 @@ std::string Store::path(std::string_view below) const {
   return (fs::path(directory_) / below).string();
 }
 
-Bytes Store::read_file(const std::string& file) const {
+// Absent if it is not there; whole.
+std::optional<Bytes> Store::read_if_any(const std::string& file) const {
+  try {
+    return read_file(file, kFileBytesMax);
+  } catch (const Error& error) {
+    if (error.code() != Code::kNotFound && error.code() != Code::kDamaged) throw;
+    return std::nullopt;
+  }
+}
+
+// No more than the first `bytes_max` bytes.
+Bytes Store::read_file(const std::string& file, std::size_t bytes_max) const {
   const auto device = storage::open_file(path(file), {.lock = false});
   if (device->size_bytes() > kFileBytesMax) {
     throw Error(Code::kDamaged,
                 fmt::format("{} is larger than any snapshot", in_quotes(path(file))));
   }
-  Bytes bytes(device->size_bytes());
+  Bytes bytes(std::min<std::uint64_t>(device->size_bytes(), bytes_max));
   device->read(0, bytes);
   return bytes;
+}
+
+// ---- catalogue
+// ---------------------------------------------------------------------------------
+
+// SQLite is told to follow no symbolic link; those above the store are the user's business.
+std::string Store::catalogue_path() const {
+  std::error_code error;
+  const fs::path folder = fs::canonical(directory_, error);
+  if (error) throw_system(error, fmt::format("cannot look at {}", in_quotes(directory_)));
+  return (folder / kCatalogueFile).string();
+}
+
+// Held by the process that makes the catalogue anew.
+std::unique_ptr<DeviceLock> Store::lock() const {
+  return std::make_unique<HeldLock>(storage::open_file(path(kRecipientsFile), {.lock = false}));
 }
 
 // False if there is none, or one that is of no use.
 bool Store::try_catalogue() {
   try {
-    database_ = std::make_unique<Database>(path(kCatalogueFile));
-    database_->run("PRAGMA foreign_keys = ON");
-    Statement version = database_->prepare("PRAGMA user_version");
-    return version.step() && version.number(0) == kSchemaVersion;
+    catalogue_ = std::make_unique<Catalogue>(catalogue_path());
+    return catalogue_->usable();
   } catch (const Error& error) {
     if (error.code() != Code::kDamaged) throw;
     return false;
@@ -174,145 +226,241 @@ bool Store::try_catalogue() {
 void Store::open_catalogue() {
   if (try_catalogue()) return;
   // Of several processes that find it missing one makes it.
-  const auto recipients =
-      storage::open_file(path(kRecipientsFile), {.access = Access::kRead, .lock = false});
-  const std::unique_ptr<DeviceLock> lock = recipients->lock_metadata();
-  if (!try_catalogue()) rebuild();
+  const auto held = lock();
+  if (!try_catalogue()) problems_ = remake();
+}
+
+// Damage that opening does not meet shows where it is read: then the catalogue is made anew, once.
+template <typename Call>
+auto Store::with_catalogue(const Call& call) {
+  try {
+    return call(*catalogue_);
+  } catch (const Error& error) {
+    if (error.code() != Code::kDamaged) throw;
+  }
+  const auto held = lock();
+  // Another process may have done so already.
+  bool sound = false;
+  try {
+    sound = try_catalogue() && catalogue_->sound();
+  } catch (const Error& error) {
+    if (error.code() != Code::kDamaged) throw;
+  }
+  if (!sound) problems_ = remake();
+  return call(*catalogue_);
 }
 
 std::vector<std::string> Store::rebuild() {
-  database_.reset();
-  const std::string file = path(kCatalogueFile);
-  for (const char* suffix : {"", "-journal"}) {
-    std::error_code error;
-    fs::remove(file + suffix, error);
-    if (error) throw_system(error, fmt::format("cannot remove {}", in_quotes(file + suffix)));
-  }
-  database_ = std::make_unique<Database>(file);
-  if (chmod(file.c_str(), 0600) != 0) {
-    throw_system({errno, std::generic_category()},
-                 fmt::format("cannot protect {}", in_quotes(file)));
-  }
-  database_->run("PRAGMA foreign_keys = ON");
-  Transaction transaction(*database_);
-  database_->run(kSchema);
-  database_->run(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
-  std::vector<std::string> problems;
-  std::vector<std::string> volumes;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(path(kSnapshotsFolder), error), end; !error && it != end;
-       it.increment(error)) {
-    if (!it->is_regular_file(error) || it->path().extension() != kSuffix) continue;
-    const std::string below = fs::relative(it->path(), directory_, error).string();
-    try {
-      const SnapshotFile snapshot = read_snapshot(read_file(below), in_quotes(it->path().string()));
-      insert(snapshot, below);
-      volumes.push_back(snapshot.manifest.uuid);
-    } catch (const Error& problem) {
-      problems.push_back(problem.message());
+  const auto held = lock();
+  return remake();
+}
+
+// In place where that is possible: other processes may have the database open, and what they write
+// to a file without a name is lost. The caller holds lock().
+std::vector<std::string> Store::remake() {
+  const std::string file = catalogue_path();
+  if (!is_sound_database(file)) {
+    catalogue_.reset();
+    for (const char* suffix : {"", "-journal"}) {
+      std::error_code error;
+      fs::remove(file + suffix, error);
+      if (error) throw_system(error, fmt::format("cannot remove {}", in_quotes(file + suffix)));
     }
   }
-  if (error) throw_system(error, fmt::format("cannot read {}", in_quotes(path(kSnapshotsFolder))));
-  std::ranges::sort(volumes);
-  volumes.erase(std::ranges::unique(volumes).begin(), volumes.end());
-  for (const std::string& uuid : volumes) mark_revoked(uuid);
+  catalogue_ = std::make_unique<Catalogue>(file);
+  if (chmod(file.c_str(), 0600) != 0) {
+    throw_system(errno, fmt::format("cannot protect {}", in_quotes(file)));
+  }
+  Transaction transaction(catalogue_->database());
+  catalogue_->reset();
+  std::vector<std::string> problems = fill();
+  catalogue_->settle_all();
   transaction.commit();
   return problems;
 }
 
-std::string Store::write_file(const Manifest& manifest, const std::string& id,
-                              ByteView bytes) const {
-  const fs::path folder = fs::path(kSnapshotsFolder) / folder_of(manifest.uuid);
-  make_private_folder(path(folder.string()));
-  const std::string file =
-      (folder / fmt::format("{}-{}{}", manifest.taken_ns, id.substr(0, kShortId), kSuffix))
-          .string();
-  write_whole(path(file), bytes);
-  return file;
-}
-
-void Store::insert(const SnapshotFile& snapshot, const std::string& file) {
-  const Manifest& manifest = snapshot.manifest;
-  Statement row = database_->prepare(
-      "INSERT OR IGNORE INTO snapshots (id, file, uuid, device_path, reason, command, content_id, "
-      "taken_ns, sequence_id, version, keyslots) VALUES (?,?,?,?,?,?,?,?,?,?,?) RETURNING number");
-  row.bind(snapshot.id).bind(file).bind(manifest.uuid).bind(manifest.device.path);
-  row.bind(manifest.reason).bind(manifest.command).bind(manifest.content_id);
-  row.bind(manifest.taken_ns).bind(static_cast<std::int64_t>(manifest.sequence_id));
-  row.bind(std::int64_t{manifest.version});
-  row.bind(static_cast<std::int64_t>(manifest.keyslots.size()));
-  if (!row.step()) return;  // there already
-  const std::int64_t number = row.number(0);
-  for (const SnapshotKey& key : manifest.keyslots) {
-    Statement insert = database_->prepare("INSERT OR IGNORE INTO keys VALUES (?,?)");
-    insert.bind(number).bind(key.fingerprint).step();
+// Every snapshot file into an empty catalogue.
+std::vector<std::string> Store::fill() {
+  std::vector<std::string> problems;
+  std::error_code error;
+  for (fs::recursive_directory_iterator it(path(kSnapshotsFolder), error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code gone;
+    const std::uint64_t size_bytes = it->file_size(gone);
+    if (gone || !it->is_regular_file(gone) || it->path().extension() != kSuffix) continue;
+    const std::string below = it->path().lexically_relative(directory_).string();
+    try {
+      const SnapshotFile snapshot =
+          read_snapshot(read_file(below, kHeadBytes), in_quotes(it->path().string()));
+      catalogue_->insert(snapshot, {.file = below,
+                                    .file_bytes = size_bytes,
+                                    .trust = trust_of(it->path(), snapshot.manifest)});
+    } catch (const Error& problem) {
+      if (problem.code() == Code::kNotFound) continue;  // removed meanwhile
+      if (!is_no_snapshot(problem)) throw;
+      problems.push_back(problem.message());
+    }
   }
+  if (error) throw_system(error, fmt::format("cannot read {}", in_quotes(path(kSnapshotsFolder))));
+  return problems;
 }
 
-void Store::mark_revoked(const std::string& uuid) {
-  Statement update = database_->prepare(
-      "UPDATE snapshots SET revoked = EXISTS (SELECT 1 FROM keys WHERE keys.snapshot = number AND "
-      "fingerprint NOT IN (SELECT fingerprint FROM keys WHERE keys.snapshot = (SELECT s.number "
-      "FROM "
-      "snapshots s WHERE s.uuid = ?1 ORDER BY s.taken_ns DESC, s.number DESC LIMIT 1))) "
-      "WHERE uuid = ?1");
-  update.bind(uuid).step();
+// ---- adding
+// ------------------------------------------------------------------------------------
+
+std::string Store::file_name(const SnapshotFile& snapshot, Trust trust) {
+  const Manifest& manifest = snapshot.manifest;
+  return (fs::path(kSnapshotsFolder) / folder_of(manifest.uuid) /
+          fmt::format("{}-{}{}{}", manifest.taken_ns, snapshot.id.substr(0, kShortId),
+                      mark_of(trust), kSuffix))
+      .string();
 }
 
-std::optional<Entry> Store::newest(std::string_view uuid, std::string_view device_path) {
-  Statement rows =
-      database_->prepare(fmt::format("SELECT {} FROM snapshots WHERE uuid = ? AND device_path = ? "
-                                     "ORDER BY taken_ns DESC, number DESC LIMIT 1",
-                                     kColumns));
-  rows.bind(uuid).bind(device_path);
-  if (!rows.step()) return std::nullopt;
-  return entry_of(rows);
+// Durable before the catalogue names it.
+void Store::write_file(const std::string& file, ByteView bytes, bool replace) const {
+  make_private_folder(path(fs::path(file).parent_path().string()));
+  write_whole(path(file), bytes, replace);
 }
 
-std::optional<Entry> Store::newest_at(std::string_view device_path) {
-  Statement rows =
-      database_->prepare(fmt::format("SELECT {} FROM snapshots WHERE device_path = ? "
-                                     "ORDER BY taken_ns DESC, number DESC LIMIT 1",
-                                     kColumns));
-  if (!rows.bind(device_path).step()) return std::nullopt;
-  return entry_of(rows);
+void Store::record(const SnapshotFile& snapshot, const Stored& stored) {
+  with_catalogue([&](Catalogue& catalogue) {
+    Transaction transaction(catalogue.database());
+    catalogue.erase(snapshot.id);
+    catalogue.insert(snapshot, stored);
+    catalogue.settle(snapshot.manifest.uuid, snapshot.manifest.device.path);
+    transaction.commit();
+  });
 }
 
-bool Store::knows(std::string_view id) {
-  Statement row = database_->prepare("SELECT 1 FROM snapshots WHERE id = ?");
-  return row.bind(id).step();
+// The last one of its kind of the same device.
+std::optional<Entry> Store::last_of(std::string_view uuid, std::string_view device_path,
+                                    std::string_view reason) {
+  const Trust trust = reason == "import" ? Trust::kImported : Trust::kOwn;
+  return with_catalogue(
+      [&](Catalogue& catalogue) { return catalogue.newest(uuid, device_path, trust); });
 }
 
 Added Store::add(const luks::HeaderFile& file, const Origin& origin) {
-  const auto present = newest(file.header().uuid, absolute_path(origin.path));
-  if (present && present->content_id == content_id(file)) {
-    return {.id = present->id, .is_new = false};
+  const auto last = last_of(uuid_text(file.header().uuid), place_text(origin.path), origin.reason);
+  if (last && last->content_id == content_id(file) && holds(*last)) {
+    return {.id = last->id, .is_new = false};
   }
-  Capture taken = capture(file, origin.path);
-  taken.manifest.reason = origin.reason;
-  taken.manifest.command = origin.command;
-  return import_file(seal_snapshot(taken, recipients_), "the new snapshot");
+  return add(capture(file, origin.path), origin);
 }
 
-Added Store::import_file(ByteView bytes, std::string_view what) {
-  const SnapshotFile snapshot = read_snapshot(bytes, what);
-  if (knows(snapshot.id)) return {.id = snapshot.id, .is_new = false};
-  const std::string file = write_file(snapshot.manifest, snapshot.id, bytes);
-  Transaction transaction(*database_);
-  insert(snapshot, file);
-  mark_revoked(snapshot.manifest.uuid);
-  transaction.commit();
+Added Store::add(Capture taken, const Origin& origin) {
+  Manifest& manifest = taken.manifest;
+  manifest.reason = origin.reason;
+  manifest.command = origin.command;
+  const auto last = last_of(manifest.uuid, manifest.device.path, origin.reason);
+  if (last && last->content_id == manifest.content_id && holds(*last)) {
+    return {.id = last->id, .is_new = false};
+  }
+  // A clock that was set back must not make an older state the newest.
+  if (last && last->taken_ns < INT64_MAX) {
+    manifest.taken_ns = std::max(manifest.taken_ns, last->taken_ns + 1);
+  }
+  const Bytes bytes = seal_snapshot(taken, recipients_);
+  const SnapshotFile snapshot = read_snapshot(bytes, "the new snapshot");
+  const Stored stored{.file = file_name(snapshot, Trust::kOwn),
+                      .file_bytes = bytes.size(),
+                      .trust = trust_of({}, manifest)};
+  write_file(stored.file, bytes, false);
+  record(snapshot, stored);
   return {.id = snapshot.id, .is_new = true};
 }
 
+// ---- importing
+// ---------------------------------------------------------------------------------
+
+// The file of this very snapshot that the catalogue names, sound or not; or a sound one that it has
+// lost.
+std::optional<Stored> Store::find_stored(const SnapshotFile& snapshot) {
+  const auto known =
+      with_catalogue([&](Catalogue& catalogue) { return catalogue.by_id(snapshot.id); });
+  if (known) {
+    return Stored{.file = known->file, .file_bytes = known->file_bytes, .trust = known->trust};
+  }
+  for (const Trust trust : {Trust::kOwn, Trust::kImported, Trust::kUnproven}) {
+    const std::string file = file_name(snapshot, trust);
+    const auto bytes = read_if_any(file);
+    if (bytes && id_of(*bytes) == snapshot.id) {
+      return Stored{
+          .file = file, .file_bytes = bytes->size(), .trust = trust_of(file, snapshot.manifest)};
+    }
+  }
+  return std::nullopt;
+}
+
+// Whether what is stored is to stay, rather than `bytes` of the same manifest.
+bool Store::is_to_stay(const Stored& stored, const Import& import) const {
+  const auto present = read_if_any(stored.file);
+  if (!present || id_of(*present) != import.snapshot.id) return false;
+  if (std::ranges::equal(*present, import.bytes)) return true;
+  const std::string what = in_quotes(path(stored.file));
+  try {
+    if (prove_snapshot(*present, import.identities, what)) return true;
+  } catch (const Error& error) {
+    if (error.code() != Code::kDamaged) throw;
+  }
+  if (import.proven) return false;
+  throw Error(Code::kUnsafe,
+              fmt::format("{} is there already, with other bytes than {}", what, import.what),
+              "--identity with the private key tells which of the two is sound");
+}
+
+Added Store::import_file(ByteView bytes, std::string_view what,
+                         std::span<const AgeIdentity> identities) {
+  Import import{.snapshot = read_snapshot(bytes, what),
+                .bytes = bytes,
+                .what = what,
+                .identities = identities};
+  refuse_future(import.snapshot.manifest, what);
+  import.proven = prove_snapshot(bytes, identities, what);
+  const Trust trust = import.proven ? Trust::kImported : Trust::kUnproven;
+  Stored stored{
+      .file = file_name(import.snapshot, trust), .file_bytes = bytes.size(), .trust = trust};
+  const auto present = find_stored(import.snapshot);
+  if (!present) {
+    // What is under this name is no sound snapshot, or one that could have any name: see
+    // find_stored.
+    const auto in_the_way = read_if_any(stored.file);
+    write_file(stored.file, bytes, !in_the_way || !id_of(*in_the_way));
+    record(import.snapshot, stored);
+    return {.id = import.snapshot.id, .is_new = true, .proven = import.proven};
+  }
+  const bool stays = is_to_stay(*present, import);
+  // What is proven now gets the name of what is.
+  const bool promoted = present->trust == Trust::kUnproven && import.proven;
+  if (!promoted) stored.file = present->file;
+  if (!promoted) stored.trust = present->trust;
+  if (!stays || promoted) write_file(stored.file, bytes, true);
+  if (stays && !promoted) stored.file_bytes = fs::file_size(path(stored.file));
+  record(import.snapshot, stored);
+  if (promoted) remove_file(present->file);
+  return {.id = import.snapshot.id,
+          .is_new = false,
+          .proven = import.proven || (stays && stored.trust != Trust::kUnproven),
+          .mended = !stays};
+}
+
+// ---- asking
+// ------------------------------------------------------------------------------------
+
+std::optional<Entry> Store::newest(std::string_view uuid, std::string_view device_path) {
+  return with_catalogue([&](Catalogue& catalogue) {
+    return catalogue.newest(uuid_text(uuid), manifest_text(device_path), Trust::kOwn);
+  });
+}
+
+std::optional<Entry> Store::newest_at(std::string_view device_path) {
+  return with_catalogue([&](Catalogue& catalogue) {
+    return catalogue.newest_at(manifest_text(device_path), Trust::kOwn);
+  });
+}
+
 std::vector<Entry> Store::list(std::string_view uuid) {
-  Statement rows = database_->prepare(
-      fmt::format("SELECT {} FROM snapshots {} ORDER BY taken_ns DESC, number DESC", kColumns,
-                  uuid.empty() ? "" : "WHERE uuid = ?"));
-  if (!uuid.empty()) rows.bind(uuid);
-  std::vector<Entry> entries;
-  while (rows.step()) entries.push_back(entry_of(rows));
-  return entries;
+  return with_catalogue([&](Catalogue& catalogue) { return catalogue.list(uuid); });
 }
 
 Entry Store::find(std::string_view id_prefix) {
@@ -323,33 +471,52 @@ Entry Store::find(std::string_view id_prefix) {
         Code::kInvalidArgument, fmt::format("'{}' is no snapshot's name", printable(id_prefix)),
         fmt::format("it is {} or more of the hex digits that archive list shows", kPrefixMin));
   }
-  Statement rows = database_->prepare(
-      fmt::format("SELECT {} FROM snapshots WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2", kColumns));
-  rows.bind(id_prefix);
-  if (!rows.step()) {
+  const std::vector<Entry> found =
+      with_catalogue([&](Catalogue& catalogue) { return catalogue.starting_with(id_prefix); });
+  if (found.empty()) {
     throw Error(Code::kNotFound, fmt::format("the archive has no snapshot '{}'", id_prefix));
   }
-  Entry entry = entry_of(rows);
-  if (rows.step()) {
+  if (found.size() > 1) {
     throw Error(Code::kInvalidArgument, fmt::format("several snapshots start with '{}'", id_prefix),
                 "give more digits");
   }
-  return entry;
+  return found.front();
+}
+
+// The one place where a file is believed to be what the catalogue says.
+Bytes Store::read_stored(const Entry& entry, std::size_t bytes_max) const {
+  const std::string what = in_quotes(path(entry.file));
+  std::error_code error;
+  const std::uint64_t size_bytes = fs::file_size(path(entry.file), error);
+  if (!error && size_bytes != entry.file_bytes) {
+    throw Error(Code::kDamaged, fmt::format("{} has {} bytes, and had {} when it was archived",
+                                            what, size_bytes, entry.file_bytes));
+  }
+  Bytes bytes = read_file(entry.file, bytes_max);
+  if (read_snapshot(bytes, what).id != entry.id) {
+    throw Error(Code::kDamaged, fmt::format("{} was changed since it was archived", what));
+  }
+  return bytes;
+}
+
+bool Store::holds(const Entry& entry) const noexcept {
+  try {
+    static_cast<void>(read_stored(entry, kHeadBytes));
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 Manifest Store::manifest(const Entry& entry) const {
-  const SnapshotFile snapshot = read_snapshot(read_file(entry.file), in_quotes(path(entry.file)));
-  if (snapshot.id != entry.id) {
-    throw Error(Code::kDamaged,
-                fmt::format("{} was changed since it was archived", in_quotes(path(entry.file))));
-  }
-  return snapshot.manifest;
+  return read_snapshot(read_stored(entry, kHeadBytes), in_quotes(path(entry.file))).manifest;
 }
+
+Bytes Store::file_of(const Entry& entry) const { return read_stored(entry, kFileBytesMax); }
 
 Bytes Store::open(const Entry& entry, std::span<const AgeIdentity> identities) const {
   const std::string what = in_quotes(path(entry.file));
-  const Bytes file = read_file(entry.file);
-  auto header = open_snapshot(file, identities, what);
+  auto header = open_snapshot(file_of(entry), identities, what);
   if (!header) {
     throw Error(Code::kPermissionDenied, fmt::format("{} is sealed to somebody else's key", what),
                 "name the private key with --identity");
@@ -357,13 +524,22 @@ Bytes Store::open(const Entry& entry, std::span<const AgeIdentity> identities) c
   return std::move(*header);
 }
 
-void Store::remove(const Entry& entry) {
-  Statement row = database_->prepare("DELETE FROM snapshots WHERE id = ?");
-  row.bind(entry.id).step();
+void Store::remove_file(const std::string& file) const {
   std::error_code error;
-  fs::remove(path(entry.file), error);
-  if (error) throw_system(error, fmt::format("cannot remove {}", in_quotes(path(entry.file))));
-  mark_revoked(entry.uuid);
+  fs::remove(path(file), error);
+  if (error) throw_system(error, fmt::format("cannot remove {}", in_quotes(path(file))));
+}
+
+void Store::remove(const Entry& entry) {
+  with_catalogue([&](Catalogue& catalogue) {
+    Transaction transaction(catalogue.database());
+    catalogue.erase(entry.id);
+    // Before the commit: what cannot be removed stays in the catalogue.
+    remove_file(entry.file);
+    // Others are measured by references only.
+    if (entry.reference) catalogue.settle(entry.uuid, entry.device_path);
+    transaction.commit();
+  });
 }
 
 }  // namespace lukskeep::archive

@@ -18,31 +18,17 @@
 #include <vector>
 
 #include "archive/age.h"
-#include "archive/database.h"
+#include "archive/catalogue.h"
 #include "archive/snapshot.h"
 
 namespace lukskeep::archive {
 
-// A snapshot as the catalogue has it.
-struct Entry {
-  std::string id;    // 64 hex digits; any unambiguous prefix of at least 4 names it
-  std::string file;  // below the store's directory
-  std::string uuid;
-  std::string device_path;
-  std::string reason;
-  std::string command;
-  std::string content_id;
-  std::int64_t taken_ns = 0;
-  std::uint64_t sequence_id = 0;
-  unsigned version = 2;
-  unsigned keyslots = 0;
-  // It holds a key that the newest snapshot of the volume has no more.
-  bool revoked = false;
-};
-
 struct Added {
   std::string id;
   bool is_new = false;  // false: the newest snapshot of this device holds the same already
+  // import_file() only: its header was opened, and is the one that it describes.
+  bool proven = true;
+  bool mended = false;  // import_file(): was there, but lost or damaged
 };
 
 struct Origin {
@@ -65,22 +51,37 @@ class Store {
   const std::string& directory() const noexcept { return directory_; }
   const std::vector<AgeRecipient>& recipients() const noexcept { return recipients_; }
 
-  // Durable when it returns.
+  // Of files that were no sound snapshots when the catalogue was made anew by itself.
+  const std::vector<std::string>& problems() const noexcept { return problems_; }
+
+  // Durable when it returns. It is taken after every other of its device, whatever the clock says.
+  // A snapshot with the reason "import" is no state of the device that it names: it counts as
+  // imported.
   Added add(const luks::HeaderFile& file, const Origin& origin);
-  // A snapshot file from elsewhere, kept as it is.
-  Added import_file(ByteView snapshot, std::string_view what);
+  // The same of what was read before: throws for the archive's sake only, not for the volume's.
+  Added add(Capture taken, const Origin& origin);
+  // A snapshot file from elsewhere, kept as it is. Whatever it says of itself, it is never the
+  // newest of a volume. Where an identity opens it, what it says has to be so (else kDamaged). One
+  // that is lost or damaged in this archive is written anew. Throws kInvalidArgument (taken in the
+  // future), kUnsafe (the archive has another file of the same snapshot, and no identity tells
+  // which of the two is sound).
+  Added import_file(ByteView snapshot, std::string_view what,
+                    std::span<const AgeIdentity> identities);
 
   // Newest first. An empty uuid means all volumes.
   std::vector<Entry> list(std::string_view uuid = {});
-  // Of whatever volume was at this (absolute) path.
+  // Of whatever volume was at this absolute path; of what was taken here only.
   std::optional<Entry> newest_at(std::string_view device_path);
-  // Of one volume where it is now.
+  // Of one volume where it is now; of what was taken here only.
   std::optional<Entry> newest(std::string_view uuid, std::string_view device_path);
+  // Whether the snapshot is there, as far as can be told without opening it.
+  bool holds(const Entry& entry) const noexcept;
   // Throws kNotFound, kInvalidArgument (ambiguous, or no hex).
   Entry find(std::string_view id_prefix);
+  // Throws kDamaged if the file is not the one that was archived; so do the next two.
   Manifest manifest(const Entry& entry) const;
   // As it is stored.
-  Bytes file_of(const Entry& entry) const { return read_file(entry.file); }
+  Bytes file_of(const Entry& entry) const;
   // The header's bytes. Throws kPermissionDenied if no identity opens it, kDamaged.
   Bytes open(const Entry& entry, std::span<const AgeIdentity> identities) const;
   void remove(const Entry& entry);
@@ -89,18 +90,35 @@ class Store {
   std::vector<std::string> rebuild();
 
  private:
+  struct Import;  // what import_file() is given, and found out
+
   std::string path(std::string_view below) const;
-  Bytes read_file(const std::string& file) const;
+  Bytes read_file(const std::string& file, std::size_t bytes_max) const;
+  std::optional<Bytes> read_if_any(const std::string& file) const;
+  Bytes read_stored(const Entry& entry, std::size_t bytes_max) const;
+  void write_file(const std::string& file, ByteView bytes, bool replace) const;
+  void remove_file(const std::string& file) const;
+
+  std::string catalogue_path() const;
+  std::unique_ptr<DeviceLock> lock() const;
   bool try_catalogue();
   void open_catalogue();
-  bool knows(std::string_view id);
-  std::string write_file(const Manifest& manifest, const std::string& id, ByteView bytes) const;
-  void insert(const SnapshotFile& snapshot, const std::string& file);
-  void mark_revoked(const std::string& uuid);
+  template <typename Call>
+  auto with_catalogue(const Call& call);
+  std::vector<std::string> remake();
+  std::vector<std::string> fill();
+
+  static std::string file_name(const SnapshotFile& snapshot, Trust trust);
+  void record(const SnapshotFile& snapshot, const Stored& stored);
+  std::optional<Entry> last_of(std::string_view uuid, std::string_view device_path,
+                               std::string_view reason);
+  std::optional<Stored> find_stored(const SnapshotFile& snapshot);
+  bool is_to_stay(const Stored& stored, const Import& import) const;
 
   std::string directory_;
   std::vector<AgeRecipient> recipients_;
-  std::unique_ptr<Database> database_;
+  std::unique_ptr<Catalogue> catalogue_;
+  std::vector<std::string> problems_;
 };
 
 }  // namespace lukskeep::archive

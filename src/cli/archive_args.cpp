@@ -65,6 +65,12 @@ std::string StoreArgs::chosen() const {
               "name one with --store");
 }
 
+archive::Store StoreArgs::open() const {
+  archive::Store store(chosen());
+  for (const std::string& problem : store.problems()) warn(problem);
+  return store;
+}
+
 void IdentityArgs::declare(Options& options) {
   options.add({.name = "--identity",
                .value = "SOURCE",

@@ -27,7 +27,8 @@ struct StoreArgs {
   void declare(Options& options);
   // Throws Error{kUsage} if there is none.
   std::string chosen() const;
-  archive::Store open() const { return archive::Store(chosen()); }
+  // Warns of files that are no sound snapshots, if the catalogue had to be made anew.
+  archive::Store open() const;
 };
 
 // --identity.

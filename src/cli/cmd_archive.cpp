@@ -15,6 +15,7 @@
 
 #include "archive/device_identity.h"
 #include "archive/keeper.h"
+#include "archive/manifest_text.h"
 #include "archive/scan.h"
 #include "archive/store.h"
 #include "base/bytes.h"
@@ -34,6 +35,7 @@ namespace lukskeep::cli {
 namespace {
 
 using archive::Entry;
+using archive::Trust;
 
 constexpr std::size_t kShortId = 12;
 
@@ -63,16 +65,30 @@ OrderedJson to_json(const Entry& entry) {
           {"sequence_id", entry.sequence_id},
           {"keyslots", entry.keyslots},
           {"revoked", entry.revoked},
+          {"imported", entry.trust != Trust::kOwn},
+          {"proven", entry.trust != Trust::kUnproven},
           {"file", entry.file}};
 }
 
+std::string_view trust_note(Trust trust) {
+  switch (trust) {
+    case Trust::kOwn:
+      return "";
+    case Trust::kImported:
+      return "  imported";
+    case Trust::kUnproven:
+      return "  imported, not proven";
+  }
+  return "";
+}
+
 std::string to_line(const Entry& entry) {
-  return fmt::format("{}  {}  {}  LUKS{}  {:>2} key{}  {:<6}  {}{}{}\n", short_id(entry.id),
-                     time_text(entry.taken_ns), printable(entry.uuid), entry.version,
-                     entry.keyslots, entry.keyslots == 1 ? " " : "s", printable(entry.reason),
-                     printable(entry.device_path, 256),
-                     entry.command.empty() ? "" : fmt::format("  ({})", printable(entry.command)),
-                     entry.revoked ? "  holds a key that was removed since" : "");
+  return fmt::format(
+      "{}  {}  {}  LUKS{}  {:>2} key{}  {:<6}  {}{}{}{}\n", short_id(entry.id),
+      time_text(entry.taken_ns), printable(entry.uuid), entry.version, entry.keyslots,
+      entry.keyslots == 1 ? " " : "s", printable(entry.reason), printable(entry.device_path, 256),
+      entry.command.empty() ? "" : fmt::format("  ({})", printable(entry.command)),
+      trust_note(entry.trust), entry.revoked ? "  holds a key that was removed since" : "");
 }
 
 class ArchiveInit final : public Command {
@@ -229,6 +245,10 @@ class ArchiveShow final : public Command {
     for (const std::string& problem : manifest.problems) {
       text += fmt::format("  damaged   {}\n", printable(problem, 512));
     }
+    if (entry.trust == Trust::kImported) text += "  It was imported.\n";
+    if (entry.trust == Trust::kUnproven) {
+      text += "  It was imported, and nothing has proven what it says of itself.\n";
+    }
     if (entry.revoked) text += "  It holds a key that was removed since.\n";
     return text;
   }
@@ -292,7 +312,8 @@ class ArchiveDiff final : public Command {
   static std::string to_text(const OrderedJson& json) {
     std::string text;
     for (const auto& [name, values] : json["fields"].items()) {
-      text += fmt::format("{}: {} -> {}\n", name, values[0].dump(), values[1].dump());
+      text += fmt::format("{}: {} -> {}\n", name, values[0].dump(-1, ' ', true),
+                          values[1].dump(-1, ' ', true));
     }
     for (const char* noun : {"keyslots", "tokens"}) {
       for (const OrderedJson& change : json[noun]) {
@@ -364,35 +385,71 @@ class ArchiveImport final : public Command {
         {.name = "FILE", .help = "a snapshot, or a header backup of LuksKeep or cryptsetup"},
         path_);
     store_.declare(options);
+    identity_.declare(options);
   }
 
   void run(const Session& session) override {
     const std::shared_ptr<Device> device = open_device(path_, storage::Access::kRead);
-    bool made = false;
-    archive::Added added;
-    if (is_snapshot(*device)) {
-      Bytes bytes(device->size_bytes());
-      device->read(0, bytes);
-      const std::string what = fmt::format("'{}'", device->name());
-      added.id = archive::read_snapshot(bytes, what).id;
-      if (!session.dry_run) {
-        added = archive::open_or_make(store_.chosen(), default_identity(), made)
-                    .import_file(bytes, what);
-      }
-    } else {
-      const luks::HeaderFile file = luks::HeaderFile::open(device);
-      if (!session.dry_run) {
-        added = archive::open_or_make(store_.chosen(), default_identity(), made)
-                    .add(file, {.path = path_, .reason = "import", .command = ""});
-      }
-    }
-    report(session, {{"file", path_}, {"id", added.id}, {"new", added.is_new}},
-           fmt::format("{} '{}'{}", session.dry_run ? "would import" : "imported",
-                       printable(path_, 256),
-                       added.id.empty() ? "" : fmt::format(" as {}", short_id(added.id))));
+    const bool snapshot = is_snapshot(*device);
+    const archive::Added added =
+        snapshot ? import_snapshot(session, *device) : import_backup(session, device);
+    OrderedJson json = {{"file", path_}, {"id", added.id}, {"new", added.is_new}};
+    if (snapshot) json["proven"] = added.proven;
+    if (snapshot) json["mended"] = added.mended;
+    report(session, std::move(json), to_text(session, added));
   }
 
  private:
+  std::string to_text(const Session& session, const archive::Added& added) const {
+    const std::string name = printable(path_, 256);
+    if (session.dry_run) return fmt::format("would import '{}'", name);
+    std::string text;
+    if (added.is_new) {
+      text = fmt::format("imported '{}' as {}", name, short_id(added.id));
+    } else if (added.mended) {
+      text = fmt::format("the archive had lost {}: mended it from '{}'", short_id(added.id), name);
+    } else {
+      text = fmt::format("the archive had '{}' already, as {}", name, short_id(added.id));
+    }
+    if (!added.proven) text += "; no key here opens it, so nothing proves what it says of itself";
+    return text;
+  }
+
+  archive::Added import_snapshot(const Session& session, const Device& device) {
+    Bytes bytes(device.size_bytes());
+    device.read(0, bytes);
+    const std::string what = fmt::format("'{}'", device.name());
+    archive::Added added{.id = archive::read_snapshot(bytes, what).id};
+    const std::vector<archive::AgeIdentity> identities = read_identities(session);
+    if (session.dry_run) {
+      added.proven = archive::prove_snapshot(bytes, identities, what);
+      return added;
+    }
+    bool made = false;
+    return archive::open_or_make(store_.chosen(), default_identity(), made)
+        .import_file(bytes, what, identities);
+  }
+
+  archive::Added import_backup(const Session& session, const std::shared_ptr<Device>& device) {
+    const luks::HeaderFile file = luks::HeaderFile::open(device);
+    if (session.dry_run) return {};
+    bool made = false;
+    return archive::open_or_make(store_.chosen(), default_identity(), made)
+        .add(file, {.path = path_, .reason = "import", .command = ""});
+  }
+
+  // The archive's own key need not be on this machine.
+  std::vector<archive::AgeIdentity> read_identities(const Session& session) const {
+    try {
+      return identity_.read(session);
+    } catch (const Error& error) {
+      const bool absent = error.code() == Code::kNotFound || error.code() == Code::kUsage ||
+                          error.code() == Code::kPermissionDenied;
+      if (!identity_.source.empty() || !absent) throw;
+      return {};
+    }
+  }
+
   static bool is_snapshot(const Device& device) {
     constexpr std::string_view kStem = "lukskeep-snapshot ";
     if (device.size_bytes() < kStem.size() ||
@@ -405,6 +462,7 @@ class ArchiveImport final : public Command {
   }
 
   StoreArgs store_;
+  IdentityArgs identity_;
   std::string path_;
 };
 
@@ -446,13 +504,8 @@ class ArchiveVerify final : public Command {
              std::span<const archive::AgeIdentity> identities) const {
     const archive::Manifest manifest = store.manifest(entry);
     if (!open_) return;
-    const auto device =
-        std::make_shared<storage::MemoryDevice>(store.open(entry, identities), false);
-    const luks::HeaderFile file = luks::HeaderFile::open(device);
-    if (file.header().uuid != manifest.uuid || file.header().sequence_id != manifest.sequence_id) {
-      throw Error(Code::kDamaged,
-                  fmt::format("snapshot {} holds another header than it says", short_id(entry.id)));
-    }
+    archive::check_description(manifest, store.open(entry, identities),
+                               fmt::format("snapshot {}", short_id(entry.id)));
   }
 
   StoreArgs store_;
@@ -470,6 +523,10 @@ class ArchivePrune final : public Command {
     options.add(
         {.name = "--older-than", .value = "DAYS", .help = "remove only what is older than this"},
         days_);
+    options.flag({.name = "--keep-key-changes",
+                  .help = "keep the newest of each set of keys that the volume had, whatever "
+                          "--keep and --older-than say"},
+                 keep_key_changes_);
     options.flag({.name = "--revoked",
                   .help = "remove what holds a key that was removed from the volume since"},
                  revoked_);
@@ -482,11 +539,9 @@ class ArchivePrune final : public Command {
     }
     archive::Store store = store_.open();
     OrderedJson removed = OrderedJson::array();
-    std::map<std::string, std::uint32_t> seen;
-    for (const Entry& entry : store.list()) {
-      // The newest of a volume stays whatever is asked for: it is the backup.
-      const std::uint32_t rank = seen[entry.uuid]++;
-      if (rank == 0 || !unwanted(entry, rank)) continue;
+    const std::vector<Entry> entries = store.list();
+    for (const Entry& entry : choose(entries)) {
+      session.cancel->check();
       if (!session.dry_run) store.remove(entry);
       removed.push_back(to_json(entry));
     }
@@ -497,9 +552,44 @@ class ArchivePrune final : public Command {
   }
 
  private:
-  bool unwanted(const Entry& entry, std::uint32_t rank) const {
+  // The snapshots of one volume where it was, of one kind, that were looked at: the newest ones.
+  struct Run {
+    std::uint32_t count = 0;
+    std::int64_t key_set = 0;
+  };
+  using Place = std::pair<std::string, std::string>;
+
+  // `entries` newest first.
+  std::vector<Entry> choose(const std::vector<Entry>& entries) const {
+    std::set<std::string> has_own;
+    std::map<Place, Trust> best;
+    for (const Entry& entry : entries) {
+      if (entry.trust == Trust::kOwn) has_own.insert(entry.uuid);
+      const auto at = best.try_emplace({entry.uuid, entry.device_path}, entry.trust).first;
+      at->second = std::min(at->second, entry.trust);
+    }
+    std::map<std::pair<Place, Trust>, Run> runs;
+    std::vector<Entry> chosen;
+    for (const Entry& entry : entries) {
+      const Place place{entry.uuid, entry.device_path};
+      Run& run = runs[{place, entry.trust}];
+      const std::uint32_t rank = run.count++;
+      const bool key_change = rank == 0 || run.key_set != entry.key_set;
+      run.key_set = entry.key_set;
+      // What was imported is the backup only of a volume that was never archived here.
+      const bool only_backup =
+          rank == 0 && !has_own.contains(entry.uuid) && best.at(place) == entry.trust;
+      // The backup of a volume stays whatever is asked for.
+      if (entry.reference || only_backup || !unwanted(entry, rank, key_change)) continue;
+      chosen.push_back(entry);
+    }
+    return chosen;
+  }
+
+  bool unwanted(const Entry& entry, std::uint32_t rank, bool key_change) const {
     if (revoked_ && entry.revoked) return true;
     if (!keep_ && !days_) return false;
+    if (keep_key_changes_ && key_change) return false;
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     const std::int64_t age_days =
         (std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() - entry.taken_ns) /
@@ -510,6 +600,7 @@ class ArchivePrune final : public Command {
   StoreArgs store_;
   std::optional<std::uint32_t> keep_;
   std::optional<std::uint32_t> days_;
+  bool keep_key_changes_ = false;
   bool revoked_ = false;
 };
 
@@ -525,6 +616,8 @@ class ArchiveStatus final : public Command {
     std::size_t revoked = 0;
     for (const Entry& entry : store.list()) {
       if (entry.revoked) ++revoked;
+      // What was imported says nothing about where a volume is.
+      if (entry.trust != Trust::kOwn) continue;
       if (!seen.emplace(entry.uuid, entry.device_path).second) continue;
       const std::string state = state_of(entry);
       if (state != "current") session.outcome->exit_status = 1;
@@ -548,9 +641,9 @@ class ArchiveStatus final : public Command {
  private:
   static std::string state_of(const Entry& entry) {
     try {
-      const auto file =
-          luks::HeaderFile::open(storage::open_file(entry.device_path, {.lock = false}));
-      if (file.header().uuid != entry.uuid) return "replaced";
+      const auto file = luks::HeaderFile::open(
+          storage::open_file(archive::manifest_bytes(entry.device_path), {.lock = false}));
+      if (archive::uuid_text(file.header().uuid) != entry.uuid) return "replaced";
       return archive::content_id(file) == entry.content_id ? "current" : "changed";
     } catch (const Error& error) {
       if (error.code() == Code::kNotFound) return "absent";
@@ -582,13 +675,16 @@ class ArchiveScan final : public Command {
     OrderedJson volumes = OrderedJson::array();
     std::string text;
     const auto found = [&](const luks::HeaderFile& file, const std::string& path) {
-      const std::string state = settle(session, store, file, path);
-      volumes.push_back({{"path", path},
-                         {"uuid", file.header().uuid},
-                         {"version", file.header().version == luks::Version::kLuks1 ? 1 : 2},
-                         {"state", state}});
-      text += fmt::format("{:<8}  {}  {}\n", state, printable(file.header().uuid),
-                          printable(path, 256));
+      std::string problem;
+      const std::string state = settle(session, store, file, path, problem);
+      OrderedJson volume = {{"path", path},
+                            {"uuid", file.header().uuid},
+                            {"version", file.header().version == luks::Version::kLuks1 ? 1 : 2},
+                            {"state", state}};
+      if (!problem.empty()) volume["problem"] = problem;
+      volumes.push_back(std::move(volume));
+      text += fmt::format("{:<8}  {}  {}{}\n", state, printable(file.header().uuid),
+                          printable(path, 256), problem.empty() ? "" : ": " + problem);
     };
     const archive::ScanReport seen = root_.empty()
                                          ? archive::scan_block_devices(found, session.cancel)
@@ -605,17 +701,34 @@ class ArchiveScan final : public Command {
   }
 
  private:
-  // "current", "added", "changed" (to be added), "new" (likewise).
+  // "current", "added", "changed" (to be added), "new" (likewise), "failed" with the problem. One
+  // volume that cannot be read does not keep others from being archived; an archive that fails
+  // does.
   std::string settle(const Session& session, std::optional<archive::Store>& store,
-                     const luks::HeaderFile& file, const std::string& path) const {
+                     const luks::HeaderFile& file, const std::string& path,
+                     std::string& problem) const {
     if (!store) return "new";
-    if (add_ && !session.dry_run) {
-      const auto added = store->add(file, {.path = path, .reason = "scan", .command = ""});
-      return added.is_new ? "added" : "current";
-    }
     const auto newest = store->newest(file.header().uuid, archive::absolute_path(path));
-    if (!newest) return "new";
-    return newest->content_id == archive::content_id(file) ? "current" : "changed";
+    std::optional<archive::Capture> taken;
+    try {
+      if (newest && newest->content_id == archive::content_id(file) && store->holds(*newest)) {
+        return "current";
+      }
+      if (!add_ || session.dry_run) return newest ? "changed" : "new";
+      taken = archive::capture(file, path);
+    } catch (const Error& error) {
+      if (ends_a_scan(error.code())) throw;
+      session.outcome->exit_status = exit_status(error.code());
+      problem = error.message();
+      return "failed";
+    }
+    const auto added =
+        store->add(std::move(*taken), {.path = path, .reason = "scan", .command = ""});
+    return added.is_new ? "added" : "current";
+  }
+
+  static bool ends_a_scan(Code code) {
+    return code == Code::kInterrupted || code == Code::kOutOfMemory || code == Code::kNoSpace;
   }
 
   std::string root_;

@@ -162,7 +162,8 @@ def test_stdout_carries_the_whole_snapshot(kept):
     entry = snapshots(kept)[0]
     assert (kept / "store" / entry["file"]).read_bytes() == data
     result = ok("archive", "import", "carried", "--store", "second", "--json", cwd=kept).json
-    assert result == {"file": "carried", "id": entry["id"], "new": True, "dry_run": False}
+    assert result == {"file": "carried", "id": entry["id"], "new": True, "proven": True,
+                      "mended": False, "dry_run": False}
     assert ok("archive", "import", "carried", "--store", "second", "--json",
               cwd=kept).json["new"] is False
 
@@ -337,3 +338,167 @@ def test_a_hostile_manifest_stays_in_the_store(kept):
         result = run("archive", "import", "bad", cwd=kept)
         assert result.status in (0, 4)
         assert set(kept.parent.iterdir()) == outside
+
+
+@pytest.mark.parametrize("name", ["store2", "store2/", "deep/er/store2//"])
+def test_the_archive_is_for_its_owner_only(kept, name):
+    ok("archive", "add", "v2", "--store", name, cwd=kept)
+    for path in [kept / name, *(kept / name).rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_folder_that_others_can_write_to_is_refused(kept):
+    (kept / "open").mkdir(mode=0o700)
+    os.chmod(kept / "open", 0o777)
+    assert "other users" in fails(6, "archive", "add", "v2", "--store", "open/", cwd=kept).err
+    assert not list((kept / "open").iterdir())
+    os.chmod(kept / "open", 0o700)
+    ok("archive", "add", "v2", "--store", "open/", cwd=kept)
+
+
+@pytest.mark.parametrize("command", [
+    ["archive", "import", "old.hdr"],
+    ["archive", "add", "clone"],
+    ["archive", "scan", "backup", "--add"],
+])
+def test_an_older_copy_does_not_cost_the_volume_its_backup(kept, command):
+    """Newest by the clock is not newest: the copy was archived later, and is older."""
+    (kept / "backup").mkdir()
+    ok("header", "backup", "v2", "old.hdr", cwd=kept)
+    for copy in ("clone", "backup/v2"):
+        (kept / copy).write_bytes((kept / "v2").read_bytes())
+    ok("key", "remove", "v2", "--slot", "1", cwd=kept)
+    newest = snapshots(kept)[0]["id"]
+    ok(*command, cwd=kept)
+    ok("archive", "prune", "--keep", "1", cwd=kept)
+    ok("archive", "prune", "--keep", "0", cwd=kept)
+    ok("archive", "prune", "--revoked", cwd=kept)
+    left = {s["id"]: s for s in snapshots(kept)}
+    assert newest in left and not left[newest]["revoked"]
+    assert ok("archive", "status", "--json", cwd=kept).json["volumes"][0]["state"] == "current"
+
+
+def test_what_was_imported_is_marked_and_kept_only_if_there_is_no_other(kept):
+    ok("header", "backup", "v2", "old.hdr", cwd=kept)
+    first = ok("archive", "import", "old.hdr", "--json", cwd=kept).json["id"]
+    assert ok("archive", "import", "old.hdr", "--json", cwd=kept).json["new"] is False
+    ok("archive", "prune", "--keep", "0", "--revoked", cwd=kept)
+    assert [(s["id"], s["imported"], s["proven"]) for s in snapshots(kept)] == [(first, True, True)]
+    assert ok("archive", "status", "--json", cwd=kept).json["volumes"] == []
+    ok("key", "remove", "v2", "--slot", "1", cwd=kept)
+    assert {s["id"] for s in snapshots(kept) if s["revoked"]} > {first}
+    ok("archive", "prune", "--revoked", cwd=kept)
+    assert [s["reason"] for s in snapshots(kept)] == ["after"]
+
+
+def sealed_by_a_stranger(folder, change):
+    """A snapshot of v2 with another manifest, and something sealed behind it."""
+    data = ok("archive", "add", "v2", "--store", "strange", "--stdout", cwd=folder).out
+    magic, manifest, sealed = data.split(b"\n", 2)
+    (folder / "forged").write_bytes(b"\n".join([magic, change(manifest), sealed]))
+
+
+def test_a_forged_snapshot_is_no_backup(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    real = snapshots(kept)[0]["id"]
+    at = rb'"taken_ns":\d+'
+    sealed_by_a_stranger(kept, lambda m: re.sub(at, b'"taken_ns":9223372036854775807', m))
+    assert "future" in fails(1, "archive", "import", "forged", cwd=kept).err
+    sealed_by_a_stranger(
+        kept, lambda m: re.sub(rb'"keyslots":\[.*\],"tokens"', b'"keyslots":[],"tokens"', m))
+    fails(4, "archive", "import", "forged", cwd=kept)  # the key is here, and tells
+    os.rename(kept / "own.key", kept / "elsewhere")
+    said = ok("archive", "import", "forged", cwd=kept)
+    assert "nothing proves" in said.text
+    assert "not proven" in ok("archive", "list", cwd=kept).text
+    os.rename(kept / "elsewhere", kept / "own.key")
+    ok("archive", "prune", "--revoked", "--keep", "1", cwd=kept)
+    assert real in [s["id"] for s in snapshots(kept)]
+    ok("config", "v2", "--label", "x", cwd=kept)
+    assert [s["reason"] for s in snapshots(kept)].count("before") == 0  # the real one is current
+    run("archive", "verify", "--open", cwd=kept, check=4)  # names the forged one
+
+
+def test_import_mends_a_lost_snapshot(kept):
+    data = ok("archive", "add", "v2", "--stdout", cwd=kept).out
+    (kept / "carried").write_bytes(data)
+    path = kept / "store" / snapshots(kept)[0]["file"]
+    for damage in (path.unlink, lambda: path.write_bytes(data[:-50])):
+        damage()
+        run("archive", "verify", cwd=kept, check=4)
+        assert "mended" in ok("archive", "import", "carried", cwd=kept).text
+        assert path.read_bytes() == data
+        ok("archive", "verify", "--open", cwd=kept)
+    assert "already" in ok("archive", "import", "carried", cwd=kept).text
+
+
+def test_a_volume_that_cannot_be_archived_does_not_stop_the_scan(kept):
+    (kept / "deep").mkdir()
+    data = (kept / "v2").read_bytes()
+    (kept / "deep" / "a").write_bytes(data[:40_000])  # ends inside its header
+    (kept / "deep" / "b").write_bytes(data)
+    result = run("archive", "scan", "deep", "--add", "--json", cwd=kept, check=4)
+    assert [v["state"] for v in result.json["volumes"]] == ["failed", "added"]
+    assert "40000 bytes" in result.json["volumes"][0]["problem"]
+    # An archive that fails does stop it.
+    snapshot = kept / "store" / snapshots(kept)[0]["file"]
+    snapshot.unlink()
+    snapshot.parent.rmdir()
+    snapshot.parent.write_text("in the way")
+    fails(1, "archive", "scan", "deep", "--add", "--json", cwd=kept)
+
+
+def test_diff_prints_no_control_characters(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    ok("config", "v2", "--label", "x\u009b31m\u0085", cwd=kept)
+    newest, first = snapshots(kept)
+    said = ok("archive", "diff", first["id"], newest["id"], cwd=kept).text
+    assert "label" in said and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", said)
+
+
+def test_a_path_that_is_no_text(kept):
+    name = os.fsdecode(b"v\xff\xfe")
+    os.rename(kept / "v2", kept / name)
+    ok("archive", "add", name, cwd=kept)
+    assert ok("archive", "add", name, "--json", cwd=kept).json["new"] is False
+    assert ok("archive", "status", "--json", cwd=kept).json["volumes"][0]["state"] == "current"
+    ok("archive", "scan", name, "--add", cwd=kept)
+    assert len(snapshots(kept)) == 1
+
+
+def test_a_store_below_a_symbolic_link(kept):
+    (kept / "real").mkdir()
+    os.symlink("real", kept / "link")
+    ok("archive", "add", "v2", "--store", "link/store", cwd=kept)
+    assert len(snapshots(kept, "--store", "link/store")) == 1
+    ok("archive", "verify", "--rebuild", "--store", "link/store", cwd=kept)
+
+
+def test_prune_keeps_one_snapshot_for_each_change_of_keys(kept):
+    def label(text):
+        ok("config", "v2", "--label", text, cwd=kept)
+
+    ok("archive", "add", "v2", cwd=kept)          # keys 1, 2: 0
+    label("a")                                    # 1
+    ok("key", "add", "v2", "--key", "file:k1", *CHANGE, cwd=kept)  # keys 1, 2, 3: 2
+    label("b")                                    # 3
+    ok("key", "remove", "v2", "--key", "file:k3", cwd=kept)        # keys 1, 2 again: 4
+    label("c")                                    # 5
+    label("d")                                    # 6
+    taken = [s["id"] for s in reversed(snapshots(kept))]
+    assert len(taken) == 7
+    fails(1, "archive", "prune", "--keep-key-changes", cwd=kept)  # says what stays, not what goes
+    for limit in (["--keep", "0"], ["--older-than", "0"], ["--keep", "1", "--older-than", "0"]):
+        gone = ok("archive", "prune", *limit, "--keep-key-changes", "--dry-run", "--json",
+                  cwd=kept).json["removed"]
+        assert {s["id"] for s in gone} == {taken[i] for i in (0, 2, 4, 5)}, limit
+    gone = ok("archive", "prune", "--keep", "2", "--keep-key-changes", "--dry-run", "--json",
+              cwd=kept).json["removed"]
+    assert {s["id"] for s in gone} == {taken[i] for i in (0, 2, 4)}
+    ok("archive", "prune", "--keep", "0", "--keep-key-changes", cwd=kept)
+    assert [s["id"] for s in snapshots(kept)] == [taken[6], taken[3], taken[1]]
+    ok("archive", "prune", "--keep", "0", "--keep-key-changes", cwd=kept)
+    assert len(snapshots(kept)) == 3
+    # A key that was removed goes all the same.
+    ok("archive", "prune", "--revoked", "--keep", "0", "--keep-key-changes", cwd=kept)
+    assert [s["id"] for s in snapshots(kept)] == [taken[6], taken[1]]
