@@ -41,6 +41,9 @@ _lukskeep_options() {
     'header repair')
       options='--header --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
+    'header check')
+      options='--header --json --quiet --help'
+      ;;
     'archive init')
       options='--store --recipient --dry-run --yes --json --quiet --help'
       ;;
@@ -151,7 +154,7 @@ _lukskeep() {
         words='list test add remove change convert'
         ;;
       header)
-        words='backup restore repair'
+        words='backup restore repair check'
         ;;
       archive)
         words='init add list show diff export import verify prune status scan drill'

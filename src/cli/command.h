@@ -53,6 +53,7 @@ std::unique_ptr<Command> make_key_convert();
 std::unique_ptr<Command> make_header_backup();
 std::unique_ptr<Command> make_header_restore();
 std::unique_ptr<Command> make_header_repair();
+std::unique_ptr<Command> make_header_check();
 std::unique_ptr<Command> make_archive_init();
 std::unique_ptr<Command> make_archive_add();
 std::unique_ptr<Command> make_archive_list();

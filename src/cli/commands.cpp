@@ -21,6 +21,8 @@ constexpr std::array kCommands = {
     CommandEntry{"header backup", "copy the header to a file", true, false, make_header_backup},
     CommandEntry{"header restore", "put a copied header back", true, true, make_header_restore},
     CommandEntry{"header repair", "mend a damaged header", true, true, make_header_repair},
+    CommandEntry{"header check", "look for damage and weakness in a header", false, false,
+                 make_header_check},
     CommandEntry{"archive init", "make an archive of headers", true, false, make_archive_init},
     CommandEntry{"archive add", "archive a header now", true, false, make_archive_add},
     CommandEntry{"archive list", "list the snapshots", false, false, make_archive_list},
