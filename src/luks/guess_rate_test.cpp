@@ -1,7 +1,7 @@
 #include "luks/guess_rate.h"
 
 #include <array>
-#include <optional>
+#include <cstdint>
 #include <string_view>
 
 #include <gtest/gtest.h>
@@ -27,6 +27,11 @@ Kdf argon2(std::uint32_t time, std::uint32_t memory_kib) {
   return kdf;
 }
 
+// -1 if it is unknown.
+double rate(const Kdf& kdf, std::uint32_t key_size_bytes) {
+  return guesses_per_second(kdf, key_size_bytes).value_or(-1);
+}
+
 TEST(GuessRate, FollowsFromTheCosts) {
   struct Case {
     std::string_view name;
@@ -45,16 +50,17 @@ TEST(GuessRate, FollowsFromTheCosts) {
       Case{"in the cache", argon2(4, 32), 64, 19.226e6},
   };
   for (const Case& tested : cases) {
-    const auto rate = guesses_per_second(tested.kdf, tested.key_size_bytes);
-    ASSERT_TRUE(rate) << tested.name;
-    EXPECT_NEAR(*rate, tested.rate, tested.rate * 1e-3) << tested.name;
+    EXPECT_NEAR(rate(tested.kdf, tested.key_size_bytes), tested.rate, tested.rate * 1e-3)
+        << tested.name;
   }
 }
 
 TEST(GuessRate, TakesWhatOwaspAsksForAsEnough) {
-  EXPECT_LT(guesses_per_second(pbkdf2("sha256", 600'000), 32).value(), kWeakGuessesPerSecond);
-  EXPECT_LT(guesses_per_second(argon2(2, 19 * 1024), 64).value(), kWeakGuessesPerSecond);
-  EXPECT_GT(guesses_per_second(pbkdf2("sha256", 100'000), 64).value(), kWeakGuessesPerSecond);
+  EXPECT_GT(rate(pbkdf2("sha256", 600'000), 32), 18'000);
+  EXPECT_GT(rate(argon2(2, 19 * 1024), 64), 12'000);
+  EXPECT_LT(rate(pbkdf2("sha256", 600'000), 32), kWeakGuessesPerSecond);
+  EXPECT_LT(rate(argon2(2, 19 * 1024), 64), kWeakGuessesPerSecond);
+  EXPECT_GT(rate(pbkdf2("sha256", 100'000), 64), kWeakGuessesPerSecond);
 }
 
 TEST(GuessRate, IsUnknownForWhatIsUnknown) {

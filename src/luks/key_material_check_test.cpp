@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <random>
 #include <string_view>
 
@@ -21,8 +22,8 @@ constexpr std::uint64_t kStart = 4096;
 constexpr std::uint64_t kSize = 256'000;  // 500 blocks, as for a key of 64 bytes
 
 // Random bytes, the same each time, between zeroes that do not belong to the area.
-Bytes noise() {
-  std::mt19937 generator(5);
+Bytes noise(std::uint32_t seed = 5) {
+  std::mt19937 generator(seed);
   Bytes bytes(kStart + kSize + 4096);
   for (std::size_t i = kStart; i < kStart + kSize; ++i) {
     bytes[i] = static_cast<std::byte>(generator() >> 13);
