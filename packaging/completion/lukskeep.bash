@@ -53,6 +53,9 @@ _lukskeep_options() {
     'header attach')
       options='--allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
+    'header check')
+      options='--header --json --quiet --help'
+      ;;
     'archive init')
       options='--store --recipient --dry-run --yes --json --quiet --help'
       ;;
@@ -164,6 +167,7 @@ _lukskeep() {
         ;;
       header)
         words='backup restore repair convert resize detach attach'
+        words='backup restore repair check'
         ;;
       archive)
         words='init add list show diff export import verify prune status scan drill'

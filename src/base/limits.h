@@ -23,6 +23,11 @@ inline constexpr std::uint64_t kKeyslotsAreaBytesMax = 128 * kMiB;  // LUKS2 §2
 inline constexpr std::uint64_t kLuks2MetadataBytesMax = 4 * kMiB;   // LUKS2 §2.3
 inline constexpr std::size_t kSaltBytesMax = 512;
 
+// Checks of a header: how much of an area is in memory, and how many places of damage in one keyslot
+// are listed.
+inline constexpr std::size_t kCheckPieceBytes = 64 * kKiB;
+inline constexpr std::size_t kCheckRangesMax = 16;
+
 // What a keyslot may cost on opening, unless --kdf-limit says otherwise.
 inline constexpr std::uint32_t kPbkdf2IterationsMax = 1'000'000'000;
 inline constexpr std::uint32_t kArgon2MemoryKibMax = 4 * 1024 * 1024;

@@ -57,6 +57,7 @@ std::unique_ptr<Command> make_header_convert();
 std::unique_ptr<Command> make_header_resize();
 std::unique_ptr<Command> make_header_detach();
 std::unique_ptr<Command> make_header_attach();
+std::unique_ptr<Command> make_header_check();
 std::unique_ptr<Command> make_archive_init();
 std::unique_ptr<Command> make_archive_add();
 std::unique_ptr<Command> make_archive_list();

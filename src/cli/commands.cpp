@@ -29,6 +29,8 @@ constexpr std::array kCommands = {
                  make_header_detach},
     CommandEntry{"header attach", "move a detached header into its volume", true, true,
                  make_header_attach},
+    CommandEntry{"header check", "look for damage and weakness in a header", false, false,
+                 make_header_check},
     CommandEntry{"archive init", "make an archive of headers", true, false, make_archive_init},
     CommandEntry{"archive add", "archive a header now", true, false, make_archive_add},
     CommandEntry{"archive list", "list the snapshots", false, false, make_archive_list},
