@@ -45,7 +45,7 @@ _lukskeep_options() {
       options='--store --recipient --dry-run --yes --json --quiet --help'
       ;;
     'archive add')
-      options='--header --store --stdout --dry-run --yes --json --quiet --help'
+      options='--header --store --stdout --compact --dry-run --yes --json --quiet --help'
       ;;
     'archive list')
       options='--store --uuid --json --quiet --help'
