@@ -77,6 +77,9 @@ _lukskeep_options() {
     'archive drill')
       options='--key --kdf-limit --allow-insecure --store --identity --json --quiet --help'
       ;;
+    'archive watch')
+      options='--interval --once --store --json --quiet --help'
+      ;;
     'token list')
       options='--header --json --quiet --help'
       ;;
@@ -154,7 +157,7 @@ _lukskeep() {
         words='backup restore repair'
         ;;
       archive)
-        words='init add list show diff export import verify prune status scan drill'
+        words='init add list show diff export import verify prune status scan drill watch'
         ;;
       token)
         words='list import export remove'
@@ -174,7 +177,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --cipher|--flags|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -43,4 +43,8 @@ inline constexpr std::size_t kManifestBytesMax = 256 * kKiB;
 // A header with two metadata copies of 4 MiB and the largest keyslots area.
 inline constexpr std::size_t kSnapshotHeaderBytesMax = 8 * kMiB + kKeyslotsAreaBytesMax;
 
+// Watching for changes of headers.
+inline constexpr std::size_t kWatchFoldersMax = 65'536;
+inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at
+
 }  // namespace lukskeep::limits
