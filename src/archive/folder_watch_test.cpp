@@ -17,6 +17,10 @@ using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
 
 class FolderWatchTest : public ::testing::Test {
+ public:
+  FolderWatchTest(const FolderWatchTest&) = delete;
+  FolderWatchTest& operator=(const FolderWatchTest&) = delete;
+
  protected:
   FolderWatchTest() {
     std::string name = (fs::path(::testing::TempDir()) / "watch-XXXXXX").string();
@@ -27,8 +31,6 @@ class FolderWatchTest : public ::testing::Test {
     std::error_code ignored;
     fs::remove_all(root_, ignored);
   }
-  FolderWatchTest(const FolderWatchTest&) = delete;
-  FolderWatchTest& operator=(const FolderWatchTest&) = delete;
 
   std::string path(const std::string& below) const { return (root_ / below).string(); }
   void write(const std::string& below) const { std::ofstream(root_ / below) << "x"; }

@@ -75,15 +75,15 @@ Watcher::Watcher(WatchRequest request, std::string store_directory, Tell tell)
 }
 
 void Watcher::watch_folders() {
-  folders_.emplace();
+  folders_ = FolderWatch();
   for (const std::string& path : request_.paths) {
     switch (kind_of(path)) {
       case PathKind::kFolder:
-        folders_->add_tree(path);
+        folders_.add_tree(path);
         break;
       case PathKind::kFile:
       case PathKind::kGone:
-        folders_->add_file(path);
+        folders_.add_file(path);
         break;
       case PathKind::kDevice:
         break;
@@ -115,7 +115,7 @@ void Watcher::run(const CancelToken& cancel) {
       }
       look_at_due(cancel);
       wait(cancel, next_work());
-      take_in(folders_->read(), cancel);
+      take_in(folders_.read(), cancel);
     }
   } catch (const Error& error) {
     if (error.code() != Code::kInterrupted) throw;
@@ -142,7 +142,7 @@ void Watcher::wait(const CancelToken& cancel, Clock::time_point until) const {
                                                          std::chrono::nanoseconds(0), kCancelLook);
   const timespec time{.tv_sec = left.count() / 1'000'000'000,
                       .tv_nsec = left.count() % 1'000'000'000};
-  pollfd events{.fd = folders_->fd(), .events = POLLIN, .revents = 0};
+  pollfd events{.fd = folders_.fd(), .events = POLLIN, .revents = 0};
   if (!cancel.cancelled()) ppoll(&events, 1, &time, &before);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -180,7 +180,7 @@ void Watcher::poll(const CancelToken& cancel) {
   look_at_due(cancel);
   poll_due_ = Clock::now() + request_.interval;
   // Where events do not come, or the folder itself is gone, looking is all there is.
-  if (folders_->unwatched() > 0) {
+  if (folders_.unwatched() > 0) {
     rewatch_ = true;
     sweep_due_ = poll_due_;
   }

@@ -92,7 +92,7 @@ class Watcher {
   WatchRequest request_;
   std::string store_directory_;
   Tell tell_;
-  std::optional<FolderWatch> folders_;
+  FolderWatch folders_;
   std::optional<Store> store_;
   std::map<std::string, Known> known_;
   std::map<std::string, Pending> pending_;

@@ -51,7 +51,9 @@ void declare(CLI::App& app, const Options::Info& info) {
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->expected(1)
         ->allow_extra_args(false);
-    if (info.repeated) option->expected(1, CLI::detail::expected_max_vector_size);
+    if (info.repeated) {
+      option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args(true);
+    }
   }
   if (info.positional && info.required) option->required();
 }

@@ -125,6 +125,18 @@ def test_a_named_file_is_watched_through_what_editors_do(kept, watching, named):
     assert {event["path"] for event in events} == {str(kept / "volumes/v2")}
 
 
+def test_several_paths(kept, watching):
+    ok("create", "one", "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=kept)
+    ok("create", "two", "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=kept)
+    daemon = watching("volumes", "one", "--interval", "86400")
+    daemon.wait_for("archived", 2)
+    change(kept, "x", "two")
+    change(kept, "x", "one")
+    change(kept, "x")
+    paths = [event["path"] for event in daemon.wait_for("archived", 4)]
+    assert sorted(paths) == sorted(2 * [str(kept / "one"), str(kept / "volumes/v2")])
+
+
 def test_new_volumes_and_folders_are_seen(kept, watching):
     daemon = watching("volumes", "--interval", "86400")
     daemon.wait_for("archived")
@@ -271,8 +283,9 @@ def test_a_store_that_is_read_only_or_full_for_a_while(kept, watching, break_it,
     daemon.wait_for("archived")
 
     def inside(text):
-        subprocess.run(["nsenter", "-t", str(daemon.process.pid), "-m", "sh", "-c", f"cd {kept} && {text}"],
-                       check=True)
+        # The daemon closes the archive a moment after it told of the snapshot.
+        words = ["nsenter", "-t", str(daemon.process.pid), "-m", "sh", "-c", f"cd '{kept}' && {text}"]
+        wait_until(lambda: subprocess.run(words, capture_output=True).returncode == 0, text)
     inside(break_it)
     change(kept, "one")
     daemon.wait_for("trouble")
