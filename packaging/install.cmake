@@ -49,8 +49,12 @@ install(TARGETS lukskeep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/completion/lukskeep.bash RENAME lukskeep
   DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.service
-  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.timer DESTINATION lib/systemd/system)
-install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.timer
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-watch.service DESTINATION lib/systemd/system)
+install(DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/juju DESTINATION ${CMAKE_INSTALL_DATADIR}/lukskeep
+  USE_SOURCE_PERMISSIONS PATTERN __pycache__ EXCLUDE)
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/docs/juju.md
+  DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(CPACK_PACKAGE_NAME lukskeep)
 set(CPACK_PACKAGE_VENDOR LuksKeep)

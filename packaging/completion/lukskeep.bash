@@ -60,7 +60,7 @@ _lukskeep_options() {
       options='--store --recipient --dry-run --yes --json --quiet --help'
       ;;
     'archive add')
-      options='--header --store --stdout --dry-run --yes --json --quiet --help'
+      options='--header --store --stdout --compact --dry-run --yes --json --quiet --help'
       ;;
     'archive list')
       options='--store --uuid --json --quiet --help'
@@ -91,6 +91,9 @@ _lukskeep_options() {
       ;;
     'archive drill')
       options='--key --kdf-limit --allow-insecure --store --identity --json --quiet --help'
+      ;;
+    'archive watch')
+      options='--interval --once --store --json --quiet --help'
       ;;
     'token list')
       options='--header --json --quiet --help'
@@ -170,7 +173,7 @@ _lukskeep() {
         words='backup restore repair check'
         ;;
       archive)
-        words='init add list show diff export import verify prune status scan drill'
+        words='init add list show diff export import verify prune status scan drill watch'
         ;;
       token)
         words='list import export remove'
@@ -191,6 +194,7 @@ _lukskeep() {
   fi
   case "$previous" in
     --allow|--cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --cipher|--flags|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -56,5 +56,8 @@ inline constexpr std::size_t kMirrorFilesMax = 10'000'000;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
+// Watching for changes of headers.
+inline constexpr std::size_t kWatchFoldersMax = 65'536;
+inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at
 
 }  // namespace lukskeep::limits

@@ -13,6 +13,7 @@
 
 #include <lukskeep/error.h>
 
+#include "archive/compact.h"
 #include "archive/device_identity.h"
 #include "archive/keeper.h"
 #include "archive/manifest_text.h"
@@ -145,9 +146,15 @@ class ArchiveAdd final : public Command {
     store_.declare(options);
     options.flag({.name = "--stdout", .help = "write the snapshot to standard output too"},
                  stdout_);
+    options.flag({.name = "--compact",
+                  .help = "with --stdout: write zeroes for the room that no keyslot uses"},
+                 compact_);
   }
 
   void run(const Session& session) override {
+    if (compact_ && !stdout_) {
+      throw Error(Code::kUsage, "--compact says how --stdout writes", "add --stdout");
+    }
     if (stdout_) check_stdout_is_free(session);
     const luks::HeaderFile file = open_header(volume_);
     bool made = false;
@@ -160,7 +167,8 @@ class ArchiveAdd final : public Command {
     const archive::Added added =
         store.add(file, {.path = volume_.header_path(), .reason = "manual", .command = ""});
     if (stdout_) {
-      const Bytes bytes = store.file_of(store.find(added.id));
+      const Bytes bytes =
+          compact_ ? seal_compact(store, file) : store.file_of(store.find(added.id));
       return print(as_string_view(bytes));
     }
     report(session, {{"volume", volume_.volume}, {"id", added.id}, {"new", added.is_new}},
@@ -171,9 +179,16 @@ class ArchiveAdd final : public Command {
   }
 
  private:
+  Bytes seal_compact(const archive::Store& store, const luks::HeaderFile& file) const {
+    archive::Capture taken = archive::capture_compact(file, volume_.header_path());
+    taken.manifest.reason = "manual";
+    return archive::seal_snapshot(taken, store.recipients());
+  }
+
   VolumeArgs volume_;
   StoreArgs store_;
   bool stdout_ = false;
+  bool compact_ = false;
 };
 
 class ArchiveList final : public Command {

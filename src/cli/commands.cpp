@@ -51,6 +51,8 @@ constexpr std::array kCommands = {
                  make_archive_scan},
     CommandEntry{"archive drill", "prove that a snapshot opens a volume", false, false,
                  make_archive_drill},
+    CommandEntry{"archive watch", "archive headers whenever they changed", false, false,
+                 make_archive_watch},
     CommandEntry{"token list", "list the tokens", false, false, make_token_list},
     CommandEntry{"token import", "store a token", true, true, make_token_import},
     CommandEntry{"token export", "print a token", false, false, make_token_export},

@@ -62,7 +62,9 @@ struct Declared {
 std::string usage_line(const CommandEntry& entry, const Options& options) {
   std::string line = fmt::format("Usage: lukskeep {}", entry.name);
   for (const Options::Info& info : options.all()) {
-    if (info.positional) line += info.required ? " " + info.name : " [" + info.name + "]";
+    if (!info.positional) continue;
+    line += info.required ? " " + info.name : " [" + info.name + "]";
+    if (info.repeated) line += "...";
   }
   return line + " [OPTION…]\n";
 }

@@ -27,8 +27,11 @@ void set_value(const Options::Info& info, const std::vector<std::string>& values
     throw Error(Code::kUsage, fmt::format("{} is given twice", info.name));
   }
   try {
-    check_choice(info, values.front());
-    info.set(values.front());
+    for (const std::string& value : values) {
+      check_choice(info, value);
+      info.set(value);
+      if (!info.repeated) break;
+    }
   } catch (const Error& error) {
     if (error.code() != Code::kUsage) throw;
     throw Error(Code::kUsage, fmt::format("{}: {}", info.name, error.message()), error.hint());
@@ -48,6 +51,9 @@ void declare(CLI::App& app, const Options::Info& info) {
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->expected(1)
         ->allow_extra_args(false);
+    if (info.repeated) {
+      option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args(true);
+    }
   }
   if (info.positional && info.required) option->required();
 }
@@ -112,6 +118,13 @@ void Options::positional(const OptionText& text, std::string& target) {
 void Options::optional_positional(const OptionText& text, std::string& target) {
   positional(text, target);
   all_.back().required = false;
+}
+
+void Options::positionals(const OptionText& text, std::vector<std::string>& target) {
+  Info& info = declare(text);
+  info.positional = true;
+  info.repeated = true;
+  info.set = [&target](const std::string& value) { target.push_back(value); };
 }
 
 void Options::parse(std::span<const std::string> arguments) const {

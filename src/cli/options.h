@@ -30,6 +30,7 @@ class Options {
     std::vector<std::string> choices;
     bool positional = false;
     bool required = false;
+    bool repeated = false;  // takes all positionals that are left
     // Takes the text of the value; throws Error.
     std::function<void(const std::string&)> set;
   };
@@ -48,6 +49,8 @@ class Options {
 
   void positional(const OptionText& text, std::string& target);
   void optional_positional(const OptionText& text, std::string& target);
+  // Any number of them; the last positional of a command.
+  void positionals(const OptionText& text, std::vector<std::string>& target);
 
   // Sets the targets. Throws Error{kUsage} naming the option that is unknown, repeated, without its
   // value, or wrong; errors of a value are prefixed with the option's name.

@@ -57,6 +57,23 @@ TEST(Options, SetsWhatIsGivenAndNothingElse) {
   EXPECT_FALSE(f.slot.has_value());
 }
 
+TEST(Options, TakesAnyNumberOfPositionals) {
+  const std::vector<std::vector<std::string>> cases = {
+      {}, {"a"}, {"a", "b", "c"}, {"a", "--yes", "b"}, {"--", "--yes", "-"}};
+  for (const auto& arguments : cases) {
+    Options options;
+    std::vector<std::string> paths;
+    bool yes = false;
+    options.positionals({.name = "PATH"}, paths);
+    options.flag({.name = "--yes"}, yes);
+    options.parse(arguments);
+    std::vector<std::string> expected = arguments;
+    const bool has_end = !arguments.empty() && arguments.front() == "--";
+    std::erase(expected, has_end ? "--" : "--yes");
+    EXPECT_EQ(paths, expected);
+  }
+}
+
 TEST(Options, ValuesMayLookLikeAnything) {
   Fixture f;
   f.options.parse(std::vector<std::string>{"-", "--key", "--yes", "--", "--type"});

@@ -28,6 +28,10 @@ std::unique_ptr<Device> open_file(const std::string& path, const FileOptions& op
 // Creates `path` with O_EXCL, mode 0600 and `size_bytes` (sparse); throws kExists if it is there.
 std::unique_ptr<Device> create_file(const std::string& path, std::uint64_t size_bytes);
 
+// Whether another program is changing the header at `path` right now: holds the lock of
+// Device::lock_metadata. Does not wait, writes nothing; false where that cannot be found out.
+bool is_metadata_locked(const std::string& path);
+
 // A new file that appears under its final name only when it is whole: written under a temporary
 // name in the same directory, and gone if the object dies before commit(). Where O_TMPFILE is not
 // to be had, a dot-name with a random part.

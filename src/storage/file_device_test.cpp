@@ -349,9 +349,13 @@ TEST(FileDevice, MetadataIsLockedAgainstOtherPrograms) {
     const auto lock = device->lock_metadata();
     ASSERT_TRUE(lock);
     EXPECT_NE(flock(fd, LOCK_SH | LOCK_NB), 0);
+    EXPECT_TRUE(is_metadata_locked(path));
   }
+  EXPECT_FALSE(is_metadata_locked(path));
+  EXPECT_FALSE(is_metadata_locked(directory.path("absent")));
   ASSERT_EQ(flock(fd, LOCK_SH | LOCK_NB), 0);
   auto locked = std::async(std::launch::async, [&] { return device->lock_metadata(); });
+  EXPECT_FALSE(is_metadata_locked(path));  // readers share it
   EXPECT_EQ(locked.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
   flock(fd, LOCK_UN);
   EXPECT_TRUE(locked.get());

@@ -60,6 +60,10 @@ bool still_there(int fd, int directory, const std::string& entry) {
          held.st_ino == present.st_ino && held.st_dev == present.st_dev;
 }
 
+std::string lock_entry(dev_t device) {
+  return fmt::format("L_{}:{}", major(device), minor(device));
+}
+
 // Only root can make the directory, and only root can open most block devices.
 UniqueFd open_lock_directory() {
   mkdir(kLockDirectory, 0700);
@@ -77,7 +81,7 @@ std::unique_ptr<DeviceLock> FileDevice::lock_metadata() {
   if (!directory.valid()) return nullptr;
   struct stat status{};
   if (fstat(fd_.get(), &status) != 0) throw_errno(errno, fmt::format("cannot examine '{}'", name_));
-  const std::string entry = fmt::format("L_{}:{}", major(status.st_rdev), minor(status.st_rdev));
+  const std::string entry = lock_entry(status.st_rdev);
   while (true) {
     UniqueFd fd = open_retrying(directory.get(), entry, O_RDWR | O_CREAT | O_NOFOLLOW);
     if (!fd.valid() || !acquire(fd.get(), name_)) return nullptr;
@@ -86,6 +90,22 @@ std::unique_ptr<DeviceLock> FileDevice::lock_metadata() {
       return std::make_unique<Flock>(number, std::move(fd));
     }
   }
+}
+
+bool is_metadata_locked(const std::string& path) {
+  struct stat status{};
+  if (stat(path.c_str(), &status) != 0) return false;
+  UniqueFd fd;
+  if (S_ISREG(status.st_mode)) {
+    fd = open_retrying(AT_FDCWD, path, O_RDONLY | O_NONBLOCK);
+  } else if (S_ISBLK(status.st_mode)) {
+    // No file: nobody holds the lock.
+    const std::string entry = lock_entry(status.st_rdev);
+    fd = open_retrying(AT_FDCWD, fmt::format("{}/{}", kLockDirectory, entry),
+                       O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  }
+  // Readers share the lock; closing gives it back.
+  return fd.valid() && flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 }  // namespace lukskeep::storage

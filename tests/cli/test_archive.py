@@ -168,6 +168,27 @@ def test_stdout_carries_the_whole_snapshot(kept):
               cwd=kept).json["new"] is False
 
 
+@pytest.mark.parametrize("fixture,volume", [("luks1", "v1"), ("luks2", "v2")])
+def test_a_compact_snapshot_has_all_that_opens_the_volume(kept, request, fixture, volume):
+    folder = request.getfixturevalue(fixture)
+    whole = (folder / volume).read_bytes()
+    data = ok("archive", "add", volume, "--stdout", "--compact", cwd=folder).out
+    assert len(data) < 700_000
+    (folder / "carried").write_bytes(data)
+    carried = ok("archive", "import", "carried", "--store", "second", "--json", cwd=folder).json["id"]
+    ids = [ok("archive", "show", snapshot, "--store", store, "--json", cwd=folder).json
+           ["manifest"]["content_id"]
+           for store, snapshot in (("store", snapshots(folder)[0]["id"]), ("second", carried))]
+    assert ids[0] == ids[1]
+    with open(folder / volume, "r+b") as file:
+        file.write(os.urandom(100_000))
+    ok("header", "restore", volume, f"archive:{carried}", "--store", "second", "--yes", cwd=folder)
+    ok("key", "test", volume, "--key", "file:k1", cwd=folder)
+    now = (folder / volume).read_bytes()
+    assert now[-65536:] == whole[-65536:] and now[:4096] == whole[:4096] and now != whole
+    fails(1, "archive", "add", volume, "--compact", cwd=folder)
+
+
 def test_verify_finds_every_changed_byte_region(kept):
     ok("archive", "add", "v2", cwd=kept)
     entry = snapshots(kept)[0]

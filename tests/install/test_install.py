@@ -53,12 +53,31 @@ def test_everything_is_there(prefix):
                 f"{lib}/pkgconfig/lukskeep.pc", f"{lib}/cmake/lukskeep/lukskeep-config.cmake",
                 f"{lib}/cmake/lukskeep/lukskeep-config-version.cmake",
                 f"{lib}/cmake/lukskeep/lukskeep-targets.cmake", "share/man/man1/lukskeep.1",
-                "share/bash-completion/completions/lukskeep", "share/doc/lukskeep/LICENSE"}
+                "share/bash-completion/completions/lukskeep", "share/doc/lukskeep/LICENSE",
+                "share/doc/lukskeep/juju.md", "share/lukskeep/juju/actions.yaml"}
+    expected |= {f"share/lukskeep/juju/actions/{path.name}"
+                 for path in (ROOT / "packaging/juju/actions").iterdir() if path.is_file()}
     expected |= {f"include/lukskeep/{path.name}" for path in (ROOT / "include/lukskeep").iterdir()}
     assert expected <= names, expected - names
     # One manual page for each command that the program lists.
     pages = {name for name in names if re.fullmatch(r"share/man/man1/lukskeep-[\w-]+\.1", name)}
     assert len(pages) >= 8
+
+
+def test_the_juju_actions_run_where_they_are(prefix, tmp_path):
+    """Links into their own folder, with nothing between them and Juju's tools."""
+    for name in ("backup", "restore", "list"):
+        action = prefix / "share/lukskeep/juju/actions" / f"luks-header-{name}"
+        assert action.is_symlink() and not os.path.isabs(os.readlink(action))
+        for tool, text in (("get", "echo '{}'"), ("set", ":"), ("fail", f"echo \"$1\" > {tmp_path}/failed")):
+            path = tmp_path / f"action-{tool}"
+            path.write_text(f"#!/bin/sh\n{text}\n")
+            path.chmod(0o755)
+        run(action, env={"PATH": f"{tmp_path}:{prefix}/bin:{os.environ['PATH']}",
+                         "LUKSKEEP_JUJU_ROOT": str(tmp_path), "LUKSKEEP_ARCHIVE": str(tmp_path / "a")})
+        if name != "list":
+            assert (tmp_path / "failed").exists()
+    assert not list((prefix / "share/lukskeep/juju").rglob("__pycache__"))
 
 
 def test_nothing_points_back_to_the_build(prefix):

@@ -1,0 +1,378 @@
+#include "archive/watch.h"
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <system_error>
+#include <utility>
+
+#include <poll.h>
+#include <pthread.h>
+
+#include <fmt/format.h>
+
+#include "archive/device_identity.h"
+#include "archive/scan.h"
+#include "archive/snapshot.h"
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "storage/file_device.h"
+
+namespace lukskeep::archive {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// Programs write a header in several steps: one snapshot of the last is enough.
+constexpr milliseconds kSettle{100};
+// How long a header may be in the middle of a change before it is taken as it is.
+constexpr milliseconds kRetry{200};
+constexpr unsigned kTriesMax = 25;
+// Between two tries of an archive that takes nothing.
+constexpr seconds kBackOffFirst{1};
+constexpr seconds kBackOffMax{300};
+// What no event told of is found by looking through the folders anew.
+constexpr seconds kSweepInterval{3600};
+constexpr seconds kSweepDelay{1};
+// CancelToken has nothing to wait for.
+constexpr seconds kCancelLook{1};
+
+// One copy is written after the other.
+bool is_mid_change(const luks::HeaderFile& file, const std::string& path) {
+  return !file.report().problems.empty() || storage::is_metadata_locked(path);
+}
+
+enum class PathKind : std::uint8_t { kGone, kFolder, kFile, kDevice };
+
+PathKind kind_of(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (error || !fs::exists(status)) return PathKind::kGone;
+  if (fs::is_directory(status)) return PathKind::kFolder;
+  return fs::is_block_file(status) ? PathKind::kDevice : PathKind::kFile;
+}
+
+void check_there(const std::string& path) {
+  if (kind_of(path) != PathKind::kGone) return;
+  throw Error(Code::kNotFound,
+              fmt::format("cannot watch '{}': it is not there", printable(path, 256)));
+}
+
+}  // namespace
+
+Watcher::Watcher(WatchRequest request, std::string store_directory, Tell tell)
+    : request_(std::move(request)),
+      store_directory_(std::move(store_directory)),
+      tell_(std::move(tell)) {
+  for (std::string& path : request_.paths) {
+    check_there(path);
+    path = absolute_path(path);
+  }
+  watch_folders();
+}
+
+void Watcher::watch_folders() {
+  folders_ = FolderWatch();
+  for (const std::string& path : request_.paths) {
+    switch (kind_of(path)) {
+      case PathKind::kFolder:
+        folders_.add_tree(path);
+        break;
+      case PathKind::kFile:
+      case PathKind::kGone:
+        folders_.add_file(path);
+        break;
+      case PathKind::kDevice:
+        break;
+    }
+  }
+}
+
+// ---- when to look
+// --------------------------------------------------------------------------------
+
+void Watcher::run_once(const CancelToken& cancel) {
+  sweep(cancel);
+  while (!pending_.empty() && !store_error_) {
+    cancel.check();
+    wait(cancel, next_work());
+    look_at_due(cancel);
+  }
+  if (store_error_) throw Error(*store_error_);
+}
+
+void Watcher::run(const CancelToken& cancel) {
+  try {
+    while (!cancel.cancelled()) {
+      const Clock::time_point now = Clock::now();
+      if (now >= sweep_due_) {
+        sweep(cancel);
+      } else if (now >= poll_due_) {
+        poll(cancel);
+      }
+      look_at_due(cancel);
+      wait(cancel, next_work());
+      take_in(folders_.read(), cancel);
+    }
+  } catch (const Error& error) {
+    if (error.code() != Code::kInterrupted) throw;
+  }
+}
+
+Watcher::Clock::time_point Watcher::next_work() const {
+  Clock::time_point next = std::min(poll_due_, sweep_due_);
+  for (const auto& [path, pending] : pending_) {
+    next = std::min(next, std::max(pending.due, store_due_));
+  }
+  return next;
+}
+
+// A signal that comes between the look at `cancel` and the wait ends the wait: it is held back
+// until then.
+void Watcher::wait(const CancelToken& cancel, Clock::time_point until) const {
+  sigset_t ending;
+  sigset_t before;
+  sigemptyset(&ending);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&ending, number);
+  pthread_sigmask(SIG_BLOCK, &ending, &before);
+  const auto left = std::clamp<std::chrono::nanoseconds>(until - Clock::now(),
+                                                         std::chrono::nanoseconds(0), kCancelLook);
+  const timespec time{.tv_sec = left.count() / 1'000'000'000,
+                      .tv_nsec = left.count() % 1'000'000'000};
+  pollfd events{.fd = folders_.fd(), .events = POLLIN, .revents = 0};
+  if (!cancel.cancelled()) ppoll(&events, 1, &time, &before);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+// Looks for headers everywhere, also where no event told of one.
+void Watcher::sweep(const CancelToken& cancel) {
+  if (rewatch_) watch_folders();
+  rewatch_ = false;
+  const auto found = [this](const luks::HeaderFile&, const std::string& path) {
+    enqueue(path, milliseconds(0));
+  };
+  for (const std::string& path : request_.paths) {
+    try {
+      scan(path, found, &cancel);
+    } catch (const Error& error) {
+      if (error.code() == Code::kInterrupted) throw;
+      trouble(path, error);
+    }
+  }
+  sweep_due_ = Clock::now() + kSweepInterval;
+  poll(cancel);
+}
+
+// Looks at the headers that are known, and for new block devices.
+void Watcher::poll(const CancelToken& cancel) {
+  for (const auto& [path, known] : known_) enqueue(path, milliseconds(0));
+  if (request_.paths.empty()) {
+    scan_block_devices([this](const luks::HeaderFile&,
+                              const std::string& path) { enqueue(path, milliseconds(0)); },
+                       &cancel);
+  }
+  for (const std::string& path : request_.paths) {
+    if (kind_of(path) == PathKind::kDevice) enqueue(path, milliseconds(0));
+  }
+  look_at_due(cancel);
+  poll_due_ = Clock::now() + request_.interval;
+  // Where events do not come, or the folder itself is gone, looking is all there is.
+  if (folders_.unwatched() > 0) {
+    rewatch_ = true;
+    sweep_due_ = poll_due_;
+  }
+}
+
+void Watcher::take_in(const FolderChanges& changes, const CancelToken& cancel) {
+  if (changes.lost) {
+    rewatch_ = true;
+    sweep_soon();
+  }
+  for (const std::string& path : changes.files) enqueue(path, kSettle);
+  for (const std::string& folder : changes.folders) {
+    try {
+      scan(
+          folder,
+          [this](const luks::HeaderFile&, const std::string& path) { enqueue(path, kSettle); },
+          &cancel);
+    } catch (const Error& error) {
+      if (error.code() == Code::kInterrupted) throw;
+      // Gone already: then there is nothing to look at.
+    }
+  }
+}
+
+// Not at once: who overflows the queue of events once does it again.
+void Watcher::sweep_soon() { sweep_due_ = std::min(sweep_due_, Clock::now() + kSweepDelay); }
+
+void Watcher::enqueue(const std::string& path, milliseconds delay) {
+  if (pending_.size() >= limits::kWatchFilesMax) {
+    sweep_soon();
+    return;
+  }
+  // What is to be looked at already keeps its time: a writer without end does not put it off.
+  pending_.try_emplace(path, Pending{.due = Clock::now() + delay});
+}
+
+void Watcher::look_at_due(const CancelToken& cancel) {
+  const Clock::time_point now = Clock::now();
+  std::vector<std::pair<std::string, unsigned>> due;
+  for (const auto& [path, pending] : pending_) {
+    if (std::max(pending.due, store_due_) <= now) due.emplace_back(path, pending.tries);
+  }
+  for (const auto& [path, tries] : due) {
+    cancel.check();
+    look_again(path, tries);
+  }
+  // Between changes nothing keeps the archive's disk from being unmounted.
+  store_.reset();
+}
+
+void Watcher::look_again(const std::string& path, unsigned tries) {
+  // With an archive that takes nothing the others wait too.
+  if (Clock::now() < store_due_) return;
+  switch (look(path, tries < kTriesMax)) {
+    case Seen::kDone:
+      pending_.erase(path);
+      break;
+    case Seen::kChanging:
+      pending_[path] = {.due = Clock::now() + kRetry, .tries = tries + 1};
+      break;
+    case Seen::kNotTaken:
+      pending_[path] = {.due = store_due_, .tries = tries};
+      break;
+  }
+}
+
+// ---- looking
+// -------------------------------------------------------------------------------------
+
+// `patient`: a header that is in the middle of a change may be looked at later.
+Watcher::Seen Watcher::look(const std::string& path, bool patient) {
+  try {
+    // Pipes and folders may stand where a file was.
+    if (kind_of(path) == PathKind::kFolder) return Seen::kDone;
+    const auto file = luks::HeaderFile::open(storage::open_file(path, {.lock = false}));
+    const Seen seen = look_at_header(path, file, patient);
+    if (seen == Seen::kDone) troubles_.erase(path);
+    return seen;
+  } catch (const Error& error) {
+    return no_header(path, error, patient);
+  }
+}
+
+Watcher::Seen Watcher::no_header(const std::string& path, const Error& error, bool patient) {
+  const auto known = known_.find(path);
+  if (error.code() == Code::kNotFound) {
+    if (known != known_.end()) known_.erase(known);
+    troubles_.erase(path);
+    return Seen::kDone;
+  }
+  if (known == known_.end()) {
+    // Most files are no volumes, and some things are no files.
+    if (error.code() == Code::kNotLuks || error.code() == Code::kUnsupported) return Seen::kDone;
+    if (patient) return Seen::kChanging;
+    trouble(path, error);
+    return Seen::kDone;
+  }
+  if (known->second.is_gone) return Seen::kDone;
+  if (patient) return Seen::kChanging;
+  known->second.is_gone = true;
+  tell_({.kind = WatchNews::Kind::kGone,
+         .path = path,
+         .uuid = known->second.uuid,
+         .id = known->second.id,
+         .text = error.message()});
+  return Seen::kDone;
+}
+
+Watcher::Seen Watcher::look_at_header(const std::string& path, const luks::HeaderFile& file,
+                                      bool patient) {
+  const std::string content = content_id(file);
+  const auto known = known_.find(path);
+  if (known != known_.end() && known->second.uuid == file.header().uuid &&
+      known->second.content_id == content) {
+    known->second.is_gone = false;
+    return Seen::kDone;
+  }
+  if (patient && is_mid_change(file, path)) return Seen::kChanging;
+  const Seen seen = archive_it(path, file, content);
+  if (seen == Seen::kDone && store_error_) {
+    store_error_.reset();
+    back_off_ = seconds(0);
+    tell_({.kind = WatchNews::Kind::kRecovered, .path = {}, .uuid = {}, .id = {}, .text = {}});
+  }
+  return seen;
+}
+
+Watcher::Seen Watcher::archive_it(const std::string& path, const luks::HeaderFile& file,
+                                  const std::string& content) {
+  const std::string& uuid = file.header().uuid;
+  std::optional<Entry> present;
+  if (!use_store([&] { present = store_->newest(uuid, absolute_path(path)); })) {
+    return Seen::kNotTaken;
+  }
+  const bool is_new = !present || present->content_id != content;
+  std::string id = is_new ? std::string() : present->id;
+  if (is_new) {
+    Capture taken = capture(file, path);
+    taken.manifest.reason = "watch";
+    // It may have been changed while it was read.
+    if (taken.manifest.content_id != content || content_id(file) != content) {
+      return Seen::kChanging;
+    }
+    const auto add = [&] {
+      id = store_->import_file(seal_snapshot(taken, store_->recipients()), "the new snapshot").id;
+    };
+    if (!use_store(add)) return Seen::kNotTaken;
+  }
+  if (known_.size() < limits::kWatchFilesMax || known_.contains(path)) {
+    known_[path] = {.uuid = uuid, .content_id = content, .id = id};
+  }
+  if (is_new) {
+    tell_({.kind = WatchNews::Kind::kArchived, .path = path, .uuid = uuid, .id = id, .text = {}});
+  }
+  return Seen::kDone;
+}
+
+// False if the archive did not take it: then it is left alone for a while.
+template <typename Work>
+bool Watcher::use_store(const Work& work) {
+  try {
+    if (!store_) store_.emplace(store_directory_);
+    work();
+  } catch (const Error& error) {
+    archive_failed(error);
+    return false;
+  }
+  return true;
+}
+
+void Watcher::archive_failed(const Error& error) {
+  const bool is_news = !store_error_ || store_error_->message() != error.message();
+  store_error_ = error;
+  // What is open may be on a disk that is no more.
+  store_.reset();
+  back_off_ = std::clamp(back_off_ * 2, kBackOffFirst, kBackOffMax);
+  store_due_ = Clock::now() + back_off_;
+  if (is_news) {
+    tell_({.kind = WatchNews::Kind::kTrouble,
+           .path = {},
+           .uuid = {},
+           .id = {},
+           .text = error.message()});
+  }
+}
+
+void Watcher::trouble(const std::string& path, const Error& error) {
+  if (troubles_.size() >= limits::kWatchFilesMax) troubles_.clear();
+  std::string& told = troubles_[path];
+  if (told == error.message()) return;
+  told = error.message();
+  tell_({.kind = WatchNews::Kind::kTrouble, .path = path, .uuid = {}, .id = {}, .text = told});
+}
+
+}  // namespace lukskeep::archive
