@@ -330,17 +330,18 @@ class ArchiveExport final : public Command {
   }
 
   void run(const Session& session) override {
+    PathKind settled = PathKind::kAbsent;
     if (is_pipe(path_)) {
       check_stdout_is_free(session);
     } else {
-      confirm_overwrite(session, path_);
+      settled = confirm_overwrite(session, path_);
     }
     archive::Store store = store_.open();
     const Entry entry = store.find(id_);
     const Bytes header = store.open(entry, identity_.read(session));
     if (is_pipe(path_)) return print(as_string_view(header));
     if (!session.dry_run) {
-      Target target(path_, header.size());
+      Target target(path_, settled, header.size());
       target.device()->write(0, header);
       target.commit();
     }

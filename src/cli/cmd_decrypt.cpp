@@ -60,12 +60,12 @@ class DecryptCommand final : public Command {
   }
 
  private:
-  void check_paths(const Session& session) const {
+  void check_paths(const Session& session) {
     if (is_pipe(volume_.volume)) check_stdin_is_free(key_.key);
     if (is_pipe(path_)) return check_stdout_is_free(session);
     if (!is_pipe(volume_.volume)) refuse_same(volume_.volume, path_);
     if (!volume_.header.empty()) refuse_same(volume_.header, path_);
-    confirm_overwrite(session, path_);
+    settled_ = confirm_overwrite(session, path_);
   }
 
   // A header may be anywhere and keyslots are read out of order: what comes from a pipe is put into
@@ -103,14 +103,18 @@ class DecryptCommand final : public Command {
     options.progress = display.callback();
     if (is_pipe(path_)) {
       storage::copy_to_fd(plain, STDOUT_FILENO, plain.size_bytes(), options);
-      return;
+      return check_source_size(payload_bytes);
     }
-    Target target(path_, plain.size_bytes(), copy_.direct);
+    Target target(path_, settled_, plain.size_bytes(), copy_.direct);
     options.destination_is_zero = target.fresh();
     storage::copy(plain, *target.device(), plain.size_bytes(), options);
     session.cancel->check();
-    if (!is_pipe(volume_.volume)) refuse_growth(volume_.volume, payload_bytes);
+    check_source_size(payload_bytes);
     target.commit();
+  }
+
+  void check_source_size(std::uint64_t payload_bytes) const {
+    if (!is_pipe(volume_.volume)) refuse_resized(volume_.volume, payload_bytes);
   }
 
   void report_result(const Session& session, std::uint64_t payload_bytes) const {
@@ -123,6 +127,7 @@ class DecryptCommand final : public Command {
 
   VolumeArgs volume_;
   std::string path_;
+  PathKind settled_ = PathKind::kAbsent;  // what may be overwritten at path_
   KeyArgs key_;
   CopyArgs copy_;
 };
