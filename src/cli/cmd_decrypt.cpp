@@ -1,5 +1,4 @@
 // decrypt: the plain contents of a volume to a file, block device or pipe.
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -19,6 +18,7 @@
 #include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/crypt_device.h"
+#include "storage/extents.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -87,10 +87,8 @@ class DecryptCommand final : public Command {
   void warn_of_holes(const luks::Header& header, const Device& payload) const {
     const std::uint64_t start = luks::payload_offset_bytes(header);
     if (copy_.keep_holes() || start >= payload.size_bytes()) return;
-    const auto extents = payload.extents(start, payload.size_bytes() - start);
-    if (std::none_of(extents.begin(), extents.end(), [](const Extent& e) { return e.zero; })) {
-      return;
-    }
+    const auto is_hole = [](const Extent& extent) { return extent.zero; };
+    if (!storage::any_extent(payload, start, payload.size_bytes() - start, is_hole)) return;
     warn(
         fmt::format("the payload of '{}' has holes: they decrypt to noise, as with dm-crypt "
                     "(--holes keep makes zeroes of them)",

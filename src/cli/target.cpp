@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include <sys/stat.h>
 
@@ -15,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/uuid.h"
+#include "storage/extents.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -72,8 +72,7 @@ bool holds_data(const Device& device, PathKind kind) {
     const std::uint64_t end_bytes = std::min(size, 64 * limits::kMiB);
     return any_byte_set(device, 0, end_bytes) || any_byte_set(device, size - end_bytes, end_bytes);
   }
-  const std::vector<Extent> extents = device.extents(0, size);
-  return std::any_of(extents.begin(), extents.end(), [&](const Extent& extent) {
+  return storage::any_extent(device, 0, size, [&](const Extent& extent) {
     return !extent.zero && any_byte_set(device, extent.offset_bytes, extent.length_bytes);
   });
 }
