@@ -96,9 +96,9 @@ class ArchiveInit final : public Command {
     std::string text = fmt::format("{} the archive '{}'", session.dry_run ? "would make" : "made",
                                    printable(directory, 256));
     if (recipients_.empty()) {
-      bool made = false;
+      std::optional<std::string> made_with;  // which is what the report says
       if (!session.dry_run) {
-        archive::open_or_make(directory, default_identity(), made);
+        archive::open_or_make(directory, default_identity, made_with);
       }
       json["identity"] = default_identity();
       text += fmt::format(", which '{}' opens: keep a copy of that key somewhere else",
@@ -134,13 +134,12 @@ class ArchiveAdd final : public Command {
   void run(const Session& session) override {
     if (stdout_) check_stdout_is_free(session);
     const luks::HeaderFile file = open_header(volume_);
-    bool made = false;
     if (session.dry_run) {
       return report(
           session, {{"volume", volume_.volume}},
           fmt::format("would archive the header of '{}'", printable(volume_.volume, 256)));
     }
-    archive::Store store = archive::open_or_make(store_.chosen(), default_identity(), made);
+    archive::Store store = open_or_make_archive(session, store_.chosen());
     const archive::Added added =
         store.add(file, {.path = volume_.header_path(), .reason = "manual", .command = ""});
     if (stdout_) {
@@ -369,7 +368,6 @@ class ArchiveImport final : public Command {
 
   void run(const Session& session) override {
     const std::shared_ptr<Device> device = open_device(path_, storage::Access::kRead);
-    bool made = false;
     archive::Added added;
     if (is_snapshot(*device)) {
       Bytes bytes(device->size_bytes());
@@ -377,13 +375,12 @@ class ArchiveImport final : public Command {
       const std::string what = fmt::format("'{}'", device->name());
       added.id = archive::read_snapshot(bytes, what).id;
       if (!session.dry_run) {
-        added = archive::open_or_make(store_.chosen(), default_identity(), made)
-                    .import_file(bytes, what);
+        added = open_or_make_archive(session, store_.chosen()).import_file(bytes, what);
       }
     } else {
       const luks::HeaderFile file = luks::HeaderFile::open(device);
       if (!session.dry_run) {
-        added = archive::open_or_make(store_.chosen(), default_identity(), made)
+        added = open_or_make_archive(session, store_.chosen())
                     .add(file, {.path = path_, .reason = "import", .command = ""});
       }
     }
@@ -574,9 +571,8 @@ class ArchiveScan final : public Command {
 
   void run(const Session& session) override {
     std::optional<archive::Store> store;
-    bool made = false;
     if (add_ && !session.dry_run) {
-      store.emplace(archive::open_or_make(store_.chosen(), default_identity(), made));
+      store.emplace(open_or_make_archive(session, store_.chosen()));
     } else if (archive::Store::exists(store_.chosen())) {
       store.emplace(store_.open());
     }
