@@ -35,7 +35,8 @@ struct Unlocked {
 
 // Tries the keyslots in the order of their priority (prefer, then normal; within one by number).
 // Absent if none opens. Throws Error: kNotFound (options.keyslot does not exist), kKdfLimit (every
-// keyslot that could be tried is too dear), kUnsupported (none can be tried, saying why each),
+// keyslot that could be tried is too dear; or none opens, and one was not tried because all of them
+// together are), kUnsupported (none can be tried, saying why each),
 // kUnsafe (cipher_null), kDamaged (a keyslot area beyond the device), kIo, kInterrupted.
 std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
                                const UnlockOptions& options);
