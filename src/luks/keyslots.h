@@ -66,8 +66,9 @@ struct NewKeyslot {
 int add_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphrase,
                 const NewKeyslot& options, const CancelToken* cancel = nullptr);
 
-// Removes the keyslot, wipes its area, unassigns it from tokens and digests. Throws kNotFound, and
-// kLastKeyslot if no keyslot would be left that opens a segment and `allow_last` is not set.
+// Removes the keyslot, wipes its area (after the commit: see wipe_unused_areas), unassigns it from
+// tokens and digests. Throws kNotFound, and kLastKeyslot if no keyslot would be left that opens a
+// segment and `allow_last` is not set.
 void remove_keyslot(HeaderFile& file, int keyslot, bool allow_last);
 
 // Replaces the passphrase of `key.keyslot` (or its KDF: same passphrase): the new material is
@@ -79,6 +80,16 @@ int change_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphras
 
 // Removes every keyslot and wipes the whole keyslots area.
 void erase_keyslots(HeaderFile& file);
+
+// The parts of the keyslots area that no keyslot uses, whatever its type; LUKS1: the areas of
+// inactive keyslots. They may lie beyond the end of the device.
+std::vector<AreaRange> unused_areas(const Header& header);
+
+// Overwrites them with random bytes: of a removal that was interrupted after its commit, or done by
+// a program that does not wipe, the old material stays there, and no keyslot says so. One commit,
+// which changes nothing else. Returns the bytes overwritten. Throws kUnsupported where a
+// requirement that is not known may use them, and what commit throws.
+std::uint64_t wipe_unused_areas(HeaderFile& file);
 
 // Adds a keyslot to a header that is not on a device yet; the result is to be written with it.
 AreaWrite put_keyslot(Header& header, int keyslot, int digest, ByteView key,
