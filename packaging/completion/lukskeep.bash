@@ -111,7 +111,7 @@ _lukskeep_options() {
       options='--header --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'erase')
-      options='--header --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --unused --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'bench kdf')
       options='--iter-time --json --quiet --help'

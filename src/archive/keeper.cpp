@@ -64,25 +64,26 @@ std::vector<AgeRecipient> recipients_of_file(const std::string& path) {
 
 }  // namespace
 
-Store open_or_make(const std::string& directory, const std::string& identity_path, bool& made) {
+Store open_or_make(const std::string& directory, const IdentityPath& identity_path,
+                   std::optional<std::string>& made_with) {
   if (!Store::exists(directory)) {
+    const std::string path = identity_path();
     std::error_code ignored;
-    if (!fs::exists(identity_path, ignored))
-      unless_exists([&] { make_identity_file(identity_path); });
-    const std::vector<AgeRecipient> recipients = recipients_of_file(identity_path);
+    if (!fs::exists(path, ignored)) unless_exists([&] { make_identity_file(path); });
+    const std::vector<AgeRecipient> recipients = recipients_of_file(path);
     unless_exists([&] { Store::create(directory, recipients); });
-    made = true;
+    made_with = path;
   }
   return Store(directory);
 }
 
-Keeper::Keeper(std::string directory, std::string identity_path, std::string command)
+Keeper::Keeper(std::string directory, IdentityPath identity_path, std::string command)
     : directory_(std::move(directory)),
       identity_path_(std::move(identity_path)),
       command_(std::move(command)) {}
 
 Store& Keeper::store() {
-  if (!store_) store_ = open_or_make(directory_, identity_path_, made_);
+  if (!store_) store_ = open_or_make(directory_, identity_path_, made_with_);
   return *store_;
 }
 

@@ -1,6 +1,7 @@
 // What happens by itself: a snapshot before and after each change.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,14 +11,20 @@
 
 namespace lukskeep::archive {
 
+// Tells where the private key is that a new store is sealed to. May throw for who has no such
+// place.
+using IdentityPath = std::function<std::string()>;
+
 // Opens the store at `directory`, which is made if it is not there: sealed to the key at
-// `identity_path`, which is made too, mode 0600. `made` tells whether that was so.
-Store open_or_make(const std::string& directory, const std::string& identity_path, bool& made);
+// `identity_path()`, which is made too, mode 0600. Only then is `identity_path` asked, and
+// `made_with` becomes what it said.
+Store open_or_make(const std::string& directory, const IdentityPath& identity_path,
+                   std::optional<std::string>& made_with);
 
 // The snapshots of one command: before its first change of each header, and after its last.
 class Keeper {
  public:
-  Keeper(std::string directory, std::string identity_path, std::string command);
+  Keeper(std::string directory, IdentityPath identity_path, std::string command);
 
   // To be called when the header at `path` is open for writing, before it is changed. Throws what
   // the archive throws: without a copy nothing is changed. Returns the snapshot's ID.
@@ -30,20 +37,19 @@ class Keeper {
   // sentence for each header that could not be archived.
   std::vector<std::string> after() noexcept;
 
-  // The store was made by before() or after(): the user should know where its key is.
-  bool made() const noexcept { return made_; }
+  // The private key of the store, if that was made by before() or after(): the user should know.
+  const std::optional<std::string>& made_with() const noexcept { return made_with_; }
   const std::string& directory() const noexcept { return directory_; }
-  const std::string& identity_path() const noexcept { return identity_path_; }
 
  private:
   Store& store();
 
   std::string directory_;
-  std::string identity_path_;
+  IdentityPath identity_path_;
   std::string command_;
   std::optional<Store> store_;
   std::vector<std::string> paths_;
-  bool made_ = false;
+  std::optional<std::string> made_with_;
 };
 
 }  // namespace lukskeep::archive

@@ -190,7 +190,9 @@ SyncReport sync_mirrors(Store& store, const MirrorOptions& options) {
   return report;
 }
 
-std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::vector<std::string>& problems) {
+std::size_t fetch_from_mirror(Store& store, Mirror& mirror,
+                              std::span<const AgeIdentity> identities,
+                              std::vector<std::string>& problems) {
   std::set<std::string> here;
   for (const Entry& entry : store.list()) here.insert(entry.file);
   std::size_t fetched = 0;
@@ -198,7 +200,7 @@ std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::vector<std::str
     if (here.contains(file) || !is_snapshot_name(file)) continue;
     try {
       const std::string what = fmt::format("'{}' of the mirror", printable(file, 256));
-      if (store.import_file(mirror.get(file), what).is_new) ++fetched;
+      if (store.import_file(mirror.get(file), what, identities).is_new) ++fetched;
     } catch (const Error& error) {
       if (error.code() != Code::kDamaged && error.code() != Code::kUnsupported) throw;
       problems.push_back(error.message());

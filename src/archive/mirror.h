@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -69,6 +70,9 @@ bool has_unsynced(const Store& store);
 
 // Takes in what `mirror` has and the store lacks; returns how many. One sentence in `problems` for
 // each file that is no sound snapshot.
-std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::vector<std::string>& problems);
+// `identities` prove what comes: see Store::import_file.
+std::size_t fetch_from_mirror(Store& store, Mirror& mirror,
+                              std::span<const AgeIdentity> identities,
+                              std::vector<std::string>& problems);
 
 }  // namespace lukskeep::archive

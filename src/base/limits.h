@@ -38,6 +38,8 @@ inline constexpr std::uint32_t kOpenSecondsDefault = 300;
 // The copy engine.
 inline constexpr std::size_t kCopyChunkBytes = 1 * kMiB;
 inline constexpr std::size_t kCopyMemoryBytesMax = 32 * kMiB;
+// How much of a device is mapped at once: bounds the memory for its extents.
+inline constexpr std::uint64_t kMapBytes = 64 * kMiB;
 // Requests in flight, if there are fewer cores: storage is slow to answer, not only to compute for.
 inline constexpr unsigned kCopyThreadsMin = 4;
 

@@ -3,11 +3,15 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
+#include <system_error>
 
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <lukskeep/error.h>
 
+#include "archive/keeper.h"
 #include "base/bytes.h"
 #include "keys/key_source.h"
 
@@ -22,6 +26,9 @@ std::optional<fs::path> user_folder(const char* variable, const char* fallback) 
   if (const char* value = std::getenv(variable); value != nullptr && *value == '/') return value;
   const char* home = std::getenv("HOME");
   if (home == nullptr || *home != '/' || std::string_view(home) == "/") return std::nullopt;
+  // "/nonexistent" is what Debian gives to users of services.
+  std::error_code ignored;
+  if (!fs::is_directory(home, ignored)) return std::nullopt;
   return fs::path(home) / fallback;
 }
 
@@ -51,6 +58,31 @@ std::string default_identity() {
   return (*folder / "lukskeep/archive-key").string();
 }
 
+void tell_of_new_archive(const Session& session, const std::string& directory,
+                         const std::string& identity_path) {
+  if (session.quiet) return;
+  warn(
+      fmt::format("headers are archived in '{}', which is new; only the key '{}' opens the "
+                  "archive: keep a copy of it somewhere else",
+                  printable(directory, 256), printable(identity_path, 256)));
+}
+
+archive::Store open_or_make_archive(const Session& session, const std::string& directory) {
+  std::optional<std::string> made_with;
+  // At once: what follows may fail, and nobody would be told a second time.
+  const auto tell = [&] {
+    if (made_with) tell_of_new_archive(session, directory, *made_with);
+  };
+  try {
+    archive::Store store = archive::open_or_make(directory, default_identity, made_with);
+    tell();
+    return store;
+  } catch (...) {
+    tell();
+    throw;
+  }
+}
+
 void StoreArgs::declare(Options& options) {
   options.add({.name = "--store",
                .value = "DIR",
@@ -61,7 +93,8 @@ void StoreArgs::declare(Options& options) {
 std::string StoreArgs::chosen() const {
   if (!directory.empty()) return directory;
   if (auto found = default_store()) return *found;
-  throw Error(Code::kUsage, "the archive is switched off by LUKSKEEP_ARCHIVE=off",
+  throw Error(Code::kUsage,
+              "no archive is named: LUKSKEEP_ARCHIVE is off, or this user has no home directory",
               "name one with --store");
 }
 

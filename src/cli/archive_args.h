@@ -13,12 +13,19 @@
 namespace lukskeep::cli {
 
 // LUKSKEEP_ARCHIVE, else /var/lib/lukskeep/archive for root, else below XDG_DATA_HOME.
-// "off" switches archiving by itself off: then absent, as for a user without a home directory.
+// "off" switches archiving by itself off: then absent, as for a user whose HOME is no directory.
 std::optional<std::string> default_store();
 // The private key that opens snapshots of a store that was made by itself:
 // LUKSKEEP_ARCHIVE_KEY, else /etc/lukskeep/archive-key for root, else below XDG_CONFIG_HOME.
-// Throws Error{kUsage} for a user without a home directory.
+// Throws Error{kUsage} for a user without a home directory. Needed only where a store is made.
 std::string default_identity();
+
+// Says that the archive at `directory` is new, which nobody asked for by name, and that only the
+// key at `identity_path` opens it. Nothing with --quiet.
+void tell_of_new_archive(const Session& session, const std::string& directory,
+                         const std::string& identity_path);
+// The archive at `directory`; where there is none it is made with default_identity() and told of.
+archive::Store open_or_make_archive(const Session& session, const std::string& directory);
 
 // --store.
 struct StoreArgs {

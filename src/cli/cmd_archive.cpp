@@ -113,9 +113,9 @@ class ArchiveInit final : public Command {
     std::string text = fmt::format("{} the archive '{}'", session.dry_run ? "would make" : "made",
                                    printable(directory, 256));
     if (recipients_.empty()) {
-      bool made = false;
+      std::optional<std::string> made_with;  // which is what the report says
       if (!session.dry_run) {
-        archive::open_or_make(directory, default_identity(), made);
+        archive::open_or_make(directory, default_identity, made_with);
       }
       json["identity"] = default_identity();
       text += fmt::format(", which '{}' opens: keep a copy of that key somewhere else",
@@ -157,13 +157,12 @@ class ArchiveAdd final : public Command {
     }
     if (stdout_) check_stdout_is_free(session);
     const luks::HeaderFile file = open_header(volume_);
-    bool made = false;
     if (session.dry_run) {
       return report(
           session, {{"volume", volume_.volume}},
           fmt::format("would archive the header of '{}'", printable(volume_.volume, 256)));
     }
-    archive::Store store = archive::open_or_make(store_.chosen(), default_identity(), made);
+    archive::Store store = open_or_make_archive(session, store_.chosen());
     const archive::Added added =
         store.add(file, {.path = volume_.header_path(), .reason = "manual", .command = ""});
     if (stdout_) {
@@ -366,17 +365,18 @@ class ArchiveExport final : public Command {
   }
 
   void run(const Session& session) override {
+    PathKind settled = PathKind::kAbsent;
     if (is_pipe(path_)) {
       check_stdout_is_free(session);
     } else {
-      confirm_overwrite(session, path_);
+      settled = confirm_overwrite(session, path_);
     }
     archive::Store store = store_.open();
     const Entry entry = store.find(id_);
     const Bytes header = store.open(entry, identity_.read(session));
     if (is_pipe(path_)) return print(as_string_view(header));
     if (!session.dry_run) {
-      Target target(path_, header.size());
+      Target target(path_, settled, header.size());
       target.device()->write(0, header);
       target.commit();
     }
@@ -440,16 +440,14 @@ class ArchiveImport final : public Command {
       added.proven = archive::prove_snapshot(bytes, identities, what);
       return added;
     }
-    bool made = false;
-    return archive::open_or_make(store_.chosen(), default_identity(), made)
+    return open_or_make_archive(session, store_.chosen())
         .import_file(bytes, what, identities);
   }
 
   archive::Added import_backup(const Session& session, const std::shared_ptr<Device>& device) {
     const luks::HeaderFile file = luks::HeaderFile::open(device);
     if (session.dry_run) return {};
-    bool made = false;
-    return archive::open_or_make(store_.chosen(), default_identity(), made)
+    return open_or_make_archive(session, store_.chosen())
         .add(file, {.path = path_, .reason = "import", .command = ""});
   }
 
@@ -681,9 +679,8 @@ class ArchiveScan final : public Command {
 
   void run(const Session& session) override {
     std::optional<archive::Store> store;
-    bool made = false;
     if (add_ && !session.dry_run) {
-      store.emplace(archive::open_or_make(store_.chosen(), default_identity(), made));
+      store.emplace(open_or_make_archive(session, store_.chosen()));
     } else if (archive::Store::exists(store_.chosen())) {
       store.emplace(store_.open());
     }

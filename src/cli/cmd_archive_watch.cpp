@@ -107,9 +107,8 @@ class ArchiveWatch final : public Command {
  private:
   // An archive that cannot be had now may be had later; only --once does not wait.
   void make_store(const Session& session, const std::string& directory) const {
-    bool made = false;
     try {
-      archive::open_or_make(directory, default_identity(), made);
+      static_cast<void>(open_or_make_archive(session, directory));
     } catch (const Error& error) {
       if (once_ || error.code() == Code::kUsage || error.code() == Code::kInvalidArgument) throw;
       tell(session, {.kind = WatchNews::Kind::kTrouble,
@@ -118,11 +117,6 @@ class ArchiveWatch final : public Command {
                      .id = {},
                      .text = error.message()});
     }
-    if (!made || session.quiet) return;
-    warn(
-        fmt::format("made the archive '{}'; only the key '{}' opens it: keep a copy of it "
-                    "somewhere else",
-                    printable(directory, 256), printable(default_identity(), 256)));
   }
 
   std::vector<std::string> paths_;

@@ -1,6 +1,7 @@
 // config, erase: the rest of what a header holds, and its end.
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <set>
 #include <string>
@@ -13,6 +14,7 @@
 #include "base/bytes.h"
 #include "cli/command.h"
 #include "cli/header_view.h"
+#include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/keyslots.h"
 
@@ -131,10 +133,17 @@ class ConfigCommand final : public Command {
 
 class EraseCommand final : public Command {
  public:
-  void declare(Options& options) override { volume_.declare(options); }
+  void declare(Options& options) override {
+    volume_.declare(options);
+    options.flag({.name = "--unused",
+                  .help = "keep all keyslots; overwrite what none of them uses, which may be left "
+                          "of removed ones"},
+                 unused_);
+  }
 
   void run(const Session& session) override {
     luks::HeaderFile file = open_header_for_change(session, volume_);
+    if (unused_) return wipe_unused(session, file);
     const std::size_t count = file.header().keyslots.size();
     const std::string name = printable(volume_.volume, 256);
     confirm(
@@ -151,7 +160,18 @@ class EraseCommand final : public Command {
   }
 
  private:
+  // Nothing that opens the volume is touched: no question.
+  void wipe_unused(const Session& session, luks::HeaderFile& file) const {
+    const std::uint64_t wiped_bytes = luks::wipe_unused_areas(file);
+    report(session,
+           {{"volume", volume_.volume}, {"keyslots_removed", 0}, {"wiped_bytes", wiped_bytes}},
+           fmt::format("{} {} of '{}' that no keyslot uses",
+                       session.dry_run ? "would overwrite" : "overwrote", human_size(wiped_bytes),
+                       printable(volume_.volume, 256)));
+  }
+
   VolumeArgs volume_;
+  bool unused_ = false;
 };
 
 }  // namespace

@@ -34,13 +34,12 @@ class CreateCommand final : public Command {
   }
 
   void run(const Session& session) override {
-    const PathKind kind = kind_of(path_);
-    check_sizes(kind);
+    check_sizes(kind_of(path_));
     if (!args_.header.empty()) {
       refuse_same(path_, args_.header);
-      confirm_overwrite(session, args_.header);
+      header_settled_ = confirm_overwrite(session, args_.header);
     }
-    confirm_overwrite(session, path_);
+    settled_ = confirm_overwrite(session, path_);
     const bool new_file = size_bytes_ || total_bytes_;
     const std::uint64_t present_bytes = new_file ? 0 : device_bytes();
     const NewVolume volume = prepare_new_volume(session, args_, sector_size(present_bytes), path_);
@@ -105,9 +104,9 @@ class CreateCommand final : public Command {
     const bool detached = !args_.header.empty();
     keep_header(session, detached ? args_.header : path_);
     std::optional<Target> payload;
-    if (new_file) payload.emplace(path_, whole_bytes);
+    if (new_file) payload.emplace(path_, settled_, whole_bytes);
     if (detached) {
-      Target header(args_.header, volume.header_bytes());
+      Target header(args_.header, header_settled_, volume.header_bytes());
       create_on(session, volume, header.device());
       if (payload) payload->commit();
       header.commit();
@@ -126,6 +125,8 @@ class CreateCommand final : public Command {
   }
 
   std::string path_;
+  PathKind settled_ = PathKind::kAbsent;  // what may be overwritten at path_
+  PathKind header_settled_ = PathKind::kAbsent;
   std::optional<std::uint64_t> size_bytes_;
   std::optional<std::uint64_t> total_bytes_;
   NewVolumeArgs args_;

@@ -1,5 +1,4 @@
 // decrypt: the plain contents of a volume to a file, block device or pipe.
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -19,6 +18,7 @@
 #include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/crypt_device.h"
+#include "storage/extents.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -60,12 +60,12 @@ class DecryptCommand final : public Command {
   }
 
  private:
-  void check_paths(const Session& session) const {
+  void check_paths(const Session& session) {
     if (is_pipe(volume_.volume)) check_stdin_is_free(key_.key);
     if (is_pipe(path_)) return check_stdout_is_free(session);
     if (!is_pipe(volume_.volume)) refuse_same(volume_.volume, path_);
     if (!volume_.header.empty()) refuse_same(volume_.header, path_);
-    confirm_overwrite(session, path_);
+    settled_ = confirm_overwrite(session, path_);
   }
 
   // A header may be anywhere and keyslots are read out of order: what comes from a pipe is put into
@@ -87,10 +87,8 @@ class DecryptCommand final : public Command {
   void warn_of_holes(const luks::Header& header, const Device& payload) const {
     const std::uint64_t start = luks::payload_offset_bytes(header);
     if (copy_.keep_holes() || start >= payload.size_bytes()) return;
-    const auto extents = payload.extents(start, payload.size_bytes() - start);
-    if (std::none_of(extents.begin(), extents.end(), [](const Extent& e) { return e.zero; })) {
-      return;
-    }
+    const auto is_hole = [](const Extent& extent) { return extent.zero; };
+    if (!storage::any_extent(payload, start, payload.size_bytes() - start, is_hole)) return;
     warn(
         fmt::format("the payload of '{}' has holes: they decrypt to noise, as with dm-crypt "
                     "(--holes keep makes zeroes of them)",
@@ -103,14 +101,18 @@ class DecryptCommand final : public Command {
     options.progress = display.callback();
     if (is_pipe(path_)) {
       storage::copy_to_fd(plain, STDOUT_FILENO, plain.size_bytes(), options);
-      return;
+      return check_source_size(payload_bytes);
     }
-    Target target(path_, plain.size_bytes(), copy_.direct);
+    Target target(path_, settled_, plain.size_bytes(), copy_.direct);
     options.destination_is_zero = target.fresh();
     storage::copy(plain, *target.device(), plain.size_bytes(), options);
     session.cancel->check();
-    if (!is_pipe(volume_.volume)) refuse_growth(volume_.volume, payload_bytes);
+    check_source_size(payload_bytes);
     target.commit();
+  }
+
+  void check_source_size(std::uint64_t payload_bytes) const {
+    if (!is_pipe(volume_.volume)) refuse_resized(volume_.volume, payload_bytes);
   }
 
   void report_result(const Session& session, std::uint64_t payload_bytes) const {
@@ -123,6 +125,7 @@ class DecryptCommand final : public Command {
 
   VolumeArgs volume_;
   std::string path_;
+  PathKind settled_ = PathKind::kAbsent;  // what may be overwritten at path_
   KeyArgs key_;
   CopyArgs copy_;
 };

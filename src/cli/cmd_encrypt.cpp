@@ -57,7 +57,7 @@ class EncryptCommand final : public Command {
     return size_bytes;
   }
 
-  void check_paths(const Session& session) const {
+  void check_paths(const Session& session) {
     if (is_pipe(source_path_)) {
       check_stdin_is_free(args_.key);
       if (!args_.volume_key.empty()) check_stdin_is_free(args_.volume_key);
@@ -66,12 +66,12 @@ class EncryptCommand final : public Command {
       check_stdout_is_free(session);
     } else {
       if (!is_pipe(source_path_)) refuse_same(source_path_, path_);
-      confirm_overwrite(session, path_);
+      settled_ = confirm_overwrite(session, path_);
     }
     if (args_.header.empty()) return;
     if (!is_pipe(source_path_)) refuse_same(source_path_, args_.header);
     refuse_same(path_, args_.header);
-    confirm_overwrite(session, args_.header);
+    header_settled_ = confirm_overwrite(session, args_.header);
   }
 
   void open_source() {
@@ -90,10 +90,12 @@ class EncryptCommand final : public Command {
     } else if (!is_pipe(path_)) {
       keep_header(session, path_);
     }
-    Target container =
-        is_pipe(path_) ? make_spool(container_bytes) : Target(path_, container_bytes, copy_.direct);
+    Target container = is_pipe(path_) ? make_spool(container_bytes)
+                                      : Target(path_, settled_, container_bytes, copy_.direct);
     std::optional<Target> detached;
-    if (!args_.header.empty()) detached.emplace(args_.header, volume.header_bytes());
+    if (!args_.header.empty()) {
+      detached.emplace(args_.header, header_settled_, volume.header_bytes());
+    }
     const Target& headed = detached ? *detached : container;
     // A file has no name before it is whole; what is on a block device is there for all to see.
     std::optional<luks::PendingHeader> pending;
@@ -131,7 +133,7 @@ class EncryptCommand final : public Command {
       pad_last_sector(*plain);
       storage::copy(*source_, *plain, source_bytes_, options);
       session.cancel->check();
-      return refuse_growth(source_path_, source_bytes_);
+      return refuse_resized(source_path_, source_bytes_);
     }
     source_bytes_ =
         storage::copy_from_fd(STDIN_FILENO, *plain, std::numeric_limits<std::int64_t>::max(),
@@ -180,6 +182,8 @@ class EncryptCommand final : public Command {
   std::string path_;
   NewVolumeArgs args_;
   CopyArgs copy_;
+  PathKind settled_ = PathKind::kAbsent;  // what may be overwritten at path_
+  PathKind header_settled_ = PathKind::kAbsent;
   std::shared_ptr<Device> source_;  // null: standard input
   // Of a pipe: 0 until it has been read to its end. Nothing else is empty.
   std::uint64_t source_bytes_ = 0;

@@ -36,17 +36,18 @@ class HeaderBackup final : public Command {
   }
 
   void run(const Session& session) override {
+    PathKind settled = PathKind::kAbsent;
     if (is_pipe(path_)) {
       check_stdout_is_free(session);
     } else {
       refuse_same(volume_.header_path(), path_);
-      confirm_overwrite(session, path_);
+      settled = confirm_overwrite(session, path_);
     }
     const luks::HeaderFile file = open_header(volume_);
     const Bytes backup = luks::backup_header(file, session.yes);
     if (is_pipe(path_)) return print(as_string_view(backup));
     if (!session.dry_run) {
-      Target target(path_, backup.size());
+      Target target(path_, settled, backup.size());
       target.device()->write(0, backup);
       target.commit();
     }

@@ -137,7 +137,7 @@ class HeaderDetach final : public Command {
 
   void run(const Session& session) override {
     refuse_same(volume_.volume, header_);
-    confirm_overwrite(session, header_);
+    settled_ = confirm_overwrite(session, header_);
     refuse_in_use(volume_);
     if (session.dry_run) {
       static_cast<void>(luks::backup_header(open_header(volume_)));
@@ -154,7 +154,7 @@ class HeaderDetach final : public Command {
 
  private:
   void write_copy(ByteView header) const {
-    Target target(header_, header.size());
+    Target target(header_, settled_, header.size());
     target.device()->write(0, header);
     target.commit();
   }
@@ -179,6 +179,7 @@ class HeaderDetach final : public Command {
 
   VolumeArgs volume_;
   std::string header_;
+  PathKind settled_ = PathKind::kAbsent;
 };
 
 class HeaderAttach final : public Command {

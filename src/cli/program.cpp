@@ -74,31 +74,25 @@ int show_help(const std::string& text) {
   return EXIT_SUCCESS;
 }
 
-// Tells what could not be archived, and where an archive is that the user did not ask for.
-void settle(const Session& session, archive::Keeper& keeper) {
-  for (const std::string& problem : keeper.after()) warn(problem);
-  if (keeper.made() && !session.quiet) {
-    warn(fmt::format(
-        "headers are archived in '{}' from now on; only the key '{}' opens the archive: "
-        "keep a copy of it somewhere else",
-        printable(keeper.directory(), 256), printable(keeper.identity_path(), 256)));
-  }
-}
-
 // Runs the command, with snapshots of what it changes. Also of what it changed before it failed.
 void run_archiving(const CommandEntry& entry, Command& command, Session session) {
   const std::optional<std::string> directory = default_store();
   if (!directory) return command.run(session);
-  archive::Keeper keeper(*directory, default_identity(), std::string(entry.name));
+  archive::Keeper keeper(*directory, default_identity, std::string(entry.name));
   session.keeper = &keeper;
+  const auto tell_of_made = [&] {
+    if (keeper.made_with()) tell_of_new_archive(session, *directory, *keeper.made_with());
+  };
   try {
     command.run(session);
-  } catch (const Error&) {
-    // What failed may have got far enough to change a header; if not there is nothing to say.
+  } catch (...) {
+    // What failed may have got far enough to change a header; if not there is nothing to say of it.
     static_cast<void>(keeper.after());
+    tell_of_made();
     throw;
   }
-  settle(session, keeper);
+  for (const std::string& problem : keeper.after()) warn(problem);
+  tell_of_made();
 }
 
 // The exit status.

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include <sys/stat.h>
 
@@ -15,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/uuid.h"
+#include "storage/extents.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -51,6 +51,19 @@ bool any_byte_set(const Device& device, std::uint64_t offset_bytes, std::uint64_
   return false;
 }
 
+// A file that is gone by now is no harm: nothing is lost by making it anew.
+void refuse_another_kind(const std::string& path, PathKind settled, PathKind present) {
+  if (present == settled || present == PathKind::kAbsent) return;
+  if (settled == PathKind::kAbsent) {
+    throw Error(Code::kExists, fmt::format("{} was made by somebody else meanwhile", quoted(path)),
+                "look at it, and try again");
+  }
+  throw Error(Code::kConflict,
+              fmt::format("{} is {} now, which it was not when it was looked at", quoted(path),
+                          present == PathKind::kFile ? "a file" : "a block device"),
+              "look at it, and try again");
+}
+
 // Files are looked at whole, which their holes make quick; of a block device, which may take hours
 // to read, the two ends, where file systems, partition tables and headers have their magic.
 bool holds_data(const Device& device, PathKind kind) {
@@ -59,8 +72,7 @@ bool holds_data(const Device& device, PathKind kind) {
     const std::uint64_t end_bytes = std::min(size, 64 * limits::kMiB);
     return any_byte_set(device, 0, end_bytes) || any_byte_set(device, size - end_bytes, end_bytes);
   }
-  const std::vector<Extent> extents = device.extents(0, size);
-  return std::any_of(extents.begin(), extents.end(), [&](const Extent& extent) {
+  return storage::any_extent(device, 0, size, [&](const Extent& extent) {
     return !extent.zero && any_byte_set(device, extent.offset_bytes, extent.length_bytes);
   });
 }
@@ -94,29 +106,33 @@ void refuse_same(const std::string& source, const std::string& destination) {
               "write to another file");
 }
 
-void refuse_growth(const std::string& path, std::uint64_t size_bytes) {
+void refuse_resized(const std::string& path, std::uint64_t size_bytes) {
   const auto device = storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
-  if (device->size_bytes() <= size_bytes) return;
-  throw Error(Code::kConflict,
-              fmt::format("{} has grown from {} to {} bytes while it was read", quoted(path),
-                          size_bytes, device->size_bytes()),
-              "stop what writes to it, or copy a snapshot of it");
+  const std::uint64_t present_bytes = device->size_bytes();
+  if (present_bytes == size_bytes) return;
+  throw Error(
+      Code::kConflict,
+      fmt::format("{} has {} from {} to {} bytes while it was read", quoted(path),
+                  present_bytes > size_bytes ? "grown" : "shrunk", size_bytes, present_bytes),
+      "stop what writes to it, or copy a snapshot of it");
 }
 
-void confirm_overwrite(const Session& session, const std::string& path) {
+PathKind confirm_overwrite(const Session& session, const std::string& path) {
   const PathKind kind = kind_of(path);
-  if (kind == PathKind::kAbsent) return;
+  if (kind == PathKind::kAbsent) return kind;
   const auto device = storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
-  if (!holds_data(*device, kind)) return;
+  if (!holds_data(*device, kind)) return kind;
   confirm(session, fmt::format("{} holds data. It will be lost.", quoted(path)),
           Error(Code::kExists, fmt::format("{} holds data", quoted(path))));
+  return kind;
 }
 
-Target::Target(const std::string& path, std::uint64_t size_bytes, bool direct) {
-  const PathKind kind = kind_of(path);
-  if (kind != PathKind::kBlockDevice) {
-    *this =
-        Target(std::make_unique<storage::PendingFile>(path, size_bytes, kind == PathKind::kFile));
+Target::Target(const std::string& path, PathKind settled, std::uint64_t size_bytes, bool direct) {
+  const PathKind present = kind_of(path);
+  refuse_another_kind(path, settled, present);
+  if (present != PathKind::kBlockDevice) {
+    *this = Target(
+        std::make_unique<storage::PendingFile>(path, size_bytes, present == PathKind::kFile));
     if (direct) pending_->use_direct_io();
     return;
   }

@@ -22,21 +22,24 @@ PathKind kind_of(const std::string& path);
 // Throws Error{kUsage} if both are the same file or device, whatever they are called.
 void refuse_same(const std::string& source, const std::string& destination);
 
-// Throws Error{kConflict} if the file or device at `path` has more than `size_bytes` by now: a copy
-// of it lacks what was added.
-void refuse_growth(const std::string& path, std::uint64_t size_bytes);
+// Throws Error{kConflict} if the file or device at `path` has not `size_bytes` any more: a copy of
+// it lacks what was added, or has zeroes where the file has nothing.
+void refuse_resized(const std::string& path, std::uint64_t size_bytes);
 
 // If `path` holds data (a file that has a byte that is not zero; a block device that has one in its
-// first or last 64 MiB), asks whether that may be lost: kExists if not.
-void confirm_overwrite(const Session& session, const std::string& path);
+// first or last 64 MiB), asks whether that may be lost: kExists if not. Returns what it found
+// there, which is all that may be overwritten: to be given to Target.
+PathKind confirm_overwrite(const Session& session, const std::string& path);
 
 // A file or block device that gets new contents as a whole. A file appears under its name when it
 // is complete, replacing what was there; a block device is written in place.
 class Target {
  public:
-  // The caller has settled with confirm_overwrite. A file gets `size_bytes`; a block device must
-  // have as many (kTooSmall). `direct`: past the page cache, as storage::FileOptions.
-  Target(const std::string& path, std::uint64_t size_bytes, bool direct = false);
+  // `settled` is what confirm_overwrite found. What has come to `path` since is never overwritten:
+  // kExists here or from commit(), kConflict for a file in place of a device or the other way
+  // round. A file gets `size_bytes`; a block device must have as many (kTooSmall). `direct`: past
+  // the page cache, as storage::FileOptions.
+  Target(const std::string& path, PathKind settled, std::uint64_t size_bytes, bool direct = false);
 
   const std::shared_ptr<Device>& device() const noexcept { return device_; }
   // Reads as zeroes until it is written.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <lukskeep/progress.h>
 #include <lukskeep/secret_bytes.h>
@@ -52,6 +53,28 @@ struct KdfLimit {
 // might not manage.
 void check_limit(const KdfCost& cost, std::size_t output_bytes, const KdfLimit& limit,
                  std::string_view what);
+
+// What several attempts may take together, so that a header with many keyslots is no way around the
+// limit on each. Not for several threads.
+class KdfBudget {
+ public:
+  struct Work {
+    KdfCost cost;
+    std::size_t output_bytes = 0;
+  };
+
+  explicit KdfBudget(const KdfLimit& limit) : seconds_max_(limit.seconds_max) {}
+
+  // Takes one attempt, each of whose parts has passed check_limit. Throws kKdfLimit, and takes
+  // nothing, if by estimate_seconds it does not fit with what was taken before. `what` names it in
+  // the message. As cheap as check_limit.
+  void take(std::vector<Work> attempt, std::string_view what);
+
+ private:
+  double seconds_max_;
+  double slow_seconds_ = 0;  // what it would take on a very slow machine
+  std::vector<Work> taken_;
+};
 
 struct CalibrationRequest {
   KdfType type = KdfType::kArgon2id;

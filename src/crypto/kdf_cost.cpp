@@ -121,16 +121,14 @@ std::string cost_excess(const KdfCost& cost) {
   return time.empty() ? excess("argon2 lanes", cost.parallel, limits::kArgon2ParallelMax) : time;
 }
 
-// Whether even a very slow machine meets the limit: then nothing needs to be measured.
-bool surely_within(const KdfCost& cost, std::size_t output_bytes, double seconds_max) {
+// Seconds on a very slow machine: as long as they are within the limit nothing needs to be
+// measured.
+double slow_machine_seconds(const KdfCost& cost, std::size_t output_bytes) {
   constexpr double kBlocksPerSecondMin = 1e5;     // PBKDF2 iterations of one block
   constexpr double kArgon2KibPerSecondMin = 1e5;  // memory filled, counted in each pass
-  const double work =
-      cost.type == KdfType::kPbkdf2
-          ? double{1} * cost.iterations * (1 + static_cast<double>(output_bytes) / 16)
-          : double{1} * cost.memory_kib * cost.iterations;
-  return work < seconds_max *
-                    (cost.type == KdfType::kPbkdf2 ? kBlocksPerSecondMin : kArgon2KibPerSecondMin);
+  return cost.type == KdfType::kPbkdf2
+             ? cost.iterations * (1 + static_cast<double>(output_bytes) / 16) / kBlocksPerSecondMin
+             : double{1} * cost.memory_kib * cost.iterations / kArgon2KibPerSecondMin;
 }
 
 // Seconds that the other programs of the field take: one thread, OpenSSL's own PBKDF2. Ours is
@@ -265,7 +263,7 @@ void check_limit(const KdfCost& cost, std::size_t output_bytes, const KdfLimit& 
                 "raise the limit with --kdf-limit if you trust this header");
   }
   if (cost.type == KdfType::kPbkdf2) require_hash(cost.hash);
-  if (surely_within(cost, output_bytes, limit.seconds_max)) return;
+  if (slow_machine_seconds(cost, output_bytes) < limit.seconds_max) return;
   const double seconds = estimate_seconds(cost, output_bytes);
   if (seconds > limit.seconds_max) {
     throw Error(Code::kKdfLimit,
@@ -273,6 +271,30 @@ void check_limit(const KdfCost& cost, std::size_t output_bytes, const KdfLimit& 
                             human_duration(seconds), human_duration(limit.seconds_max)),
                 "raise the limit with --kdf-limit if you trust this header");
   }
+}
+
+void KdfBudget::take(std::vector<Work> attempt, std::string_view what) {
+  const bool first = taken_.empty();
+  const std::size_t taken_before = taken_.size();
+  double slow_seconds = slow_seconds_;
+  for (Work& work : attempt) {
+    slow_seconds += slow_machine_seconds(work.cost, work.output_bytes);
+    taken_.push_back(std::move(work));
+  }
+  double seconds = 0;
+  if (slow_seconds >= seconds_max_) {
+    for (const Work& work : taken_) seconds += estimate_seconds(work.cost, work.output_bytes);
+  }
+  if (seconds <= seconds_max_) {
+    slow_seconds_ = slow_seconds;
+    return;
+  }
+  taken_.resize(taken_before);
+  throw Error(
+      Code::kKdfLimit,
+      fmt::format("{} would take about {} to try{}, the limit is {}", what, human_duration(seconds),
+                  first ? "" : " with those before it", human_duration(seconds_max_)),
+      "raise the limit with --kdf-limit if you trust this header");
 }
 
 KdfCost calibrate(const CalibrationRequest& request, const CancelToken* cancel) {

@@ -1,6 +1,7 @@
 #include "crypto/kdf.h"
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -334,6 +335,39 @@ TEST(KdfLimit, AnswersHostileCostsWithoutWorking) {
     if (row.code != Code::kUnsupported) {
       EXPECT_THAT(error.message(), HasSubstr("keyslot 7 of 'x'"));
     }
+  }
+}
+
+TEST(KdfBudget, ManyAttemptsAreNoWayAroundTheLimit) {
+  const KdfCost dear = pbkdf2_cost("sha256", 100'000'000);
+  const double seconds = estimate_seconds(dear, 64);
+  KdfBudget budget({.seconds_max = static_cast<std::uint32_t>(std::ceil(2.5 * seconds))});
+  budget.take({{dear, 64}}, "keyslot 0");
+  budget.take({{dear, 64}, {pbkdf2_cost("sha256", 1000), 32}}, "keyslot 1");
+  // What is refused is not taken: a cheaper one after it still fits.
+  for (int i = 0; i < 2; ++i) {
+    const Error error = error_of([&] { budget.take({{dear, 64}}, "keyslot 2"); });
+    EXPECT_EQ(error.code(), Code::kKdfLimit);
+    EXPECT_THAT(error.message(), HasSubstr("keyslot 2 would take about "));
+    EXPECT_THAT(error.message(), HasSubstr(" to try with those before it, the limit is "));
+    EXPECT_THAT(error.hint(), HasSubstr("--kdf-limit"));
+  }
+  EXPECT_NO_THROW(budget.take({{pbkdf2_cost("sha256", 1'000'000), 64}}, "keyslot 3"));
+}
+
+TEST(KdfBudget, OneAttemptIsTheSumOfItsParts) {
+  const KdfCost dear = pbkdf2_cost("sha256", 100'000'000);
+  const double seconds = estimate_seconds(dear, 64);
+  KdfBudget budget({.seconds_max = static_cast<std::uint32_t>(std::ceil(1.5 * seconds))});
+  const Error error = error_of([&] { budget.take({{dear, 64}, {dear, 64}}, "keyslot 0"); });
+  EXPECT_EQ(error.code(), Code::kKdfLimit);
+  EXPECT_THAT(error.message(), HasSubstr(" to try, the limit is "));
+}
+
+TEST(KdfBudget, AcceptsAsManyKeyslotsAsPeopleUse) {
+  KdfBudget budget({});
+  for (int id = 0; id < 32; ++id) {
+    EXPECT_NO_THROW(budget.take({{pbkdf2_cost("sha256", 1'000'000), 64}}, "a keyslot"));
   }
 }
 

@@ -249,7 +249,32 @@ struct Candidates {
   std::array<std::vector<int>, 2> by_priority;  // prefer, normal
   std::vector<std::string> obstacles;
   std::optional<Error> refused;
+  std::optional<Error> left_out;  // it could be tried alone, but not behind the others
 };
+
+// Drops from `candidates` what no longer fits into the limit, in the order in which they are tried.
+void keep_within_limit(const Header& header, const UnlockOptions& options, Candidates& candidates) {
+  crypto::KdfBudget budget(options.kdf_limit);
+  for (std::vector<int>& ids : candidates.by_priority) {
+    std::erase_if(ids, [&](int id) {
+      const Keyslot& keyslot = header.keyslots.at(id);
+      const Digest& digest = header.digests.at(digest_of(header, id).value_or(-1));
+      try {
+        budget.take({{kdf_cost(keyslot.kdf), keyslot.area.key_size_bytes},
+                     {digest_cost(digest), digest.digest.size()}},
+                    fmt::format("keyslot {}", id));
+        return false;
+      } catch (const Error& error) {
+        if (error.code() != Code::kKdfLimit) throw;
+        const std::string hint = options.keyslot ? "" : "name the keyslot with --slot, or ";
+        if (!candidates.left_out) {
+          candidates.left_out = Error(error.code(), error.message(), hint + error.hint());
+        }
+        return true;
+      }
+    });
+  }
+}
 
 Candidates find_candidates(const HeaderFile& file, const UnlockOptions& options) {
   Candidates candidates;
@@ -268,6 +293,7 @@ Candidates find_candidates(const HeaderFile& file, const UnlockOptions& options)
     }
     candidates.by_priority[keyslot.priority == Priority::kPrefer ? 0 : 1].push_back(id);
   }
+  keep_within_limit(file.header(), options, candidates);
   return candidates;
 }
 
@@ -533,6 +559,8 @@ std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
     if (!failure) failure = std::move(tries.failure);
   }
   if (failure) throw Error(*failure);
+  // None of those that were tried opens, which says nothing about the passphrase.
+  if (candidates.left_out) throw Error(*candidates.left_out);
   if (candidates.by_priority[0].empty() && candidates.by_priority[1].empty()) {
     if (candidates.refused) throw Error(*candidates.refused);
     throw_nothing_to_try(file, candidates);
@@ -542,6 +570,7 @@ std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
 
 std::optional<int> find_digest(const Header& header, ByteView key, const crypto::KdfLimit& limit,
                                const CancelToken* cancel) {
+  crypto::KdfBudget budget(limit);
   for (const auto& [id, digest] : header.digests) {
     if (digest.type != Digest::Type::kPbkdf2 || !crypto::find_hash(digest.hash)) continue;
     // PBKDF2's HMAC pads short keys with zeroes: a key of another length must not pass for one.
@@ -551,8 +580,9 @@ std::optional<int> find_digest(const Header& header, ByteView key, const crypto:
     const bool wrong_luks1_size =
         header.version == Version::kLuks1 && header.luks1_key_size_bytes != key.size();
     if (wrong_size || wrong_luks1_size) continue;
-    crypto::check_limit(digest_cost(digest), digest.digest.size(), limit,
-                        fmt::format("digest {}", id));
+    const std::string name = fmt::format("digest {}", id);
+    crypto::check_limit(digest_cost(digest), digest.digest.size(), limit, name);
+    budget.take({{digest_cost(digest), digest.digest.size()}}, name);
     if (matches(digest, key, cancel)) return id;
   }
   return std::nullopt;

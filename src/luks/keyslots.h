@@ -35,7 +35,8 @@ struct Unlocked {
 
 // Tries the keyslots in the order of their priority (prefer, then normal; within one by number).
 // Absent if none opens. Throws Error: kNotFound (options.keyslot does not exist), kKdfLimit (every
-// keyslot that could be tried is too dear), kUnsupported (none can be tried, saying why each),
+// keyslot that could be tried is too dear; or none opens, and one was not tried because all of them
+// together are), kUnsupported (none can be tried, saying why each),
 // kUnsafe (cipher_null), kDamaged (a keyslot area beyond the device), kIo, kInterrupted.
 std::optional<Unlocked> unlock(const HeaderFile& file, ByteView passphrase,
                                const UnlockOptions& options);
@@ -65,8 +66,9 @@ struct NewKeyslot {
 int add_keyslot(HeaderFile& file, const Unlocked& key, ByteView new_passphrase,
                 const NewKeyslot& options, const CancelToken* cancel = nullptr);
 
-// Removes the keyslot, wipes its area, unassigns it from tokens and digests. Throws kNotFound, and
-// kLastKeyslot if no keyslot would be left that opens a segment and `allow_last` is not set.
+// Removes the keyslot, wipes its area (after the commit: see wipe_unused_areas), unassigns it from
+// tokens and digests. Throws kNotFound, and kLastKeyslot if no keyslot would be left that opens a
+// segment and `allow_last` is not set.
 void remove_keyslot(HeaderFile& file, int keyslot, bool allow_last);
 
 // Replaces the passphrase of `key.keyslot` (or its KDF: same passphrase): the new material is
@@ -81,6 +83,15 @@ void erase_keyslots(HeaderFile& file);
 
 // Forgets the keyslot everywhere in a header that is not on a device yet.
 void drop_keyslot(Header& header, int keyslot);
+// The parts of the keyslots area that no keyslot uses, whatever its type; LUKS1: the areas of
+// inactive keyslots. They may lie beyond the end of the device.
+std::vector<AreaRange> unused_areas(const Header& header);
+
+// Overwrites them with random bytes: of a removal that was interrupted after its commit, or done by
+// a program that does not wipe, the old material stays there, and no keyslot says so. One commit,
+// which changes nothing else. Returns the bytes overwritten. Throws kUnsupported where a
+// requirement that is not known may use them, and what commit throws.
+std::uint64_t wipe_unused_areas(HeaderFile& file);
 
 // Adds a keyslot to a header that is not on a device yet; the result is to be written with it.
 AreaWrite put_keyslot(Header& header, int keyslot, int digest, ByteView key,

@@ -134,6 +134,31 @@ TEST_P(Keyslots, TooDearIsRefusedBeforeAnyWork) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
 }
 
+// Each would be tried alone; both take too long. The one that is preferred is tried first.
+TEST(KeyslotsLuks2, TheLimitIsOnAllThatAreTried) {
+  HeaderFile file = make_volume(cheap_options(Version::kLuks2));
+  const Unlocked key = must_unlock(file, kFirstPassphrase);
+  add_keyslot(file, key, as_byte_view(kSecondPassphrase), cheap_keyslot(1));
+  add_keyslot(file, key, as_byte_view(kSecondPassphrase), cheap_keyslot(2));
+  crypto::KdfCost cost{.type = crypto::KdfType::kPbkdf2, .hash = "sha256", .iterations = 100'000};
+  cost.iterations = static_cast<std::uint32_t>(0.6 / crypto::estimate_seconds(cost, 64) * 100'000);
+  HeaderChange change{.header = file.header()};
+  change.header.keyslots.at(2).priority = Priority::kPrefer;
+  for (const int id : {1, 2}) change.header.keyslots.at(id).kdf.iterations = cost.iterations;
+  file.commit(std::move(change));
+  const UnlockOptions options{.kdf_limit = {.seconds_max = 1}};
+  try {
+    static_cast<void>(unlock(file, as_byte_view("wrong"), options));
+    FAIL() << "nothing thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kKdfLimit);
+    EXPECT_TRUE(error.message().starts_with("keyslot 1 would take about ")) << error.message();
+    EXPECT_NE(error.hint().find("--slot"), std::string::npos);
+  }
+  // What is cheap enough opens all the same.
+  EXPECT_EQ(must(unlock(file, as_byte_view(kFirstPassphrase), options)).keyslot, 0);
+}
+
 TEST_P(Keyslots, OneBeyondTheDeviceDoesNotHideTheOthers) {
   HeaderFile file = make_volume(cheap_options(GetParam()));
   const Unlocked key = must_unlock(file, kFirstPassphrase);

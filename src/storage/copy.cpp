@@ -12,8 +12,6 @@ namespace {
 
 // Runs of zeroes shorter than this are not worth a request of their own.
 constexpr std::uint64_t kZeroRunBytes = 64 * limits::kKiB;
-// How much of the source is mapped at once: bounds the memory for its extents.
-constexpr std::uint64_t kMapBytes = 64 * limits::kMiB;
 
 // Hands out the source piece by piece, in order.
 class Pieces {
@@ -41,7 +39,7 @@ class Pieces {
 
  private:
   void map() {
-    const std::uint64_t length = std::min(length_bytes_ - at_, kMapBytes);
+    const std::uint64_t length = std::min(length_bytes_ - at_, limits::kMapBytes);
     extents_ = holes_ == Holes::kKeep ? source_.extents(at_, length)
                                       : std::vector{Extent{at_, length, false}};
     extent_ = 0;

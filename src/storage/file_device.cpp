@@ -236,6 +236,16 @@ void FileDevice::resize(std::uint64_t size_bytes) {
   size_changed_ = true;
 }
 
+// What lies beyond the end of a file that somebody cut short looks like a hole; it is no zeroes.
+void FileDevice::require_length(std::uint64_t end_bytes) const {
+  struct stat status{};
+  if (fstat(fd_.get(), &status) != 0) throw_errno(errno, fmt::format("cannot examine '{}'", name_));
+  if (static_cast<std::uint64_t>(status.st_size) >= end_bytes) return;
+  throw Error(Code::kTooSmall,
+              fmt::format("cannot map '{}' up to byte {}: it has become shorter, {} bytes", name_,
+                          end_bytes, status.st_size));
+}
+
 std::vector<Extent> FileDevice::extents(std::uint64_t offset_bytes,
                                         std::uint64_t length_bytes) const {
   check_range(*this, "map", {offset_bytes, length_bytes});
@@ -247,6 +257,7 @@ std::vector<Extent> FileDevice::extents(std::uint64_t offset_bytes,
     const int error = errno;
     // ENXIO: no data behind `at`. Anything else: this file system does not know.
     if (data < 0 && error != ENXIO) return Device::extents(offset_bytes, length_bytes);
+    if (data < 0) require_length(end);
     const std::uint64_t data_start =
         data < 0 ? end : std::clamp(static_cast<std::uint64_t>(data), at, end);
     append(found, {at, data_start - at, true});

@@ -51,6 +51,7 @@ class FileDevice final : public Device {
 
  private:
   void inspect_block_device();
+  void require_length(std::uint64_t end_bytes) const;
   void zero_aligned(const Range& range, ZeroMode mode);
   bool try_zero_below(const Range& range, ZeroMode mode);
 

@@ -247,6 +247,21 @@ TEST_P(FileDeviceOn, FileCutShortByOthersIsNoticed) {
             "cannot read 3192 bytes at offset 5000 of '" + path() + "': it has become shorter");
 }
 
+TEST_P(FileDeviceOn, FileCutShortByOthersHasNoHoleBehindItsEnd) {
+  const auto device = create_file(path(), kMiB);
+  device->write(0, Bytes(64 * kKiB, std::byte{1}));
+  ASSERT_EQ(truncate(path().c_str(), 64 * kKiB), 0);
+  for (const std::uint64_t offset : {std::uint64_t{0}, 64 * kKiB, 128 * kKiB}) {
+    SCOPED_TRACE(offset);
+    const Error error =
+        error_of([&] { static_cast<void>(device->extents(offset, kMiB - offset)); });
+    EXPECT_EQ(error.code(), Code::kTooSmall);
+    EXPECT_EQ(error.message(),
+              "cannot map '" + path() + "' up to byte 1048576: it has become shorter, 65536 bytes");
+  }
+  EXPECT_NO_THROW(static_cast<void>(device->extents(0, 64 * kKiB)));
+}
+
 TEST_P(FileDeviceOn, LocksExcludeWriters) {
   create_file(path(), 10).reset();
   {

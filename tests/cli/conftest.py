@@ -56,6 +56,19 @@ def public_place():
     shutil.rmtree(folder)
 
 
+@pytest.fixture
+def as_nobody():
+    """A command prefix under which permissions count, also when the tests run as root."""
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("no program 'setpriv'")
+    prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    if subprocess.run([*prefix, "test", "-x", cli_tools.PROGRAM]).returncode != 0:
+        pytest.skip("another user cannot reach the program")
+    return prefix
+
+
 def mounts_possible():
     probe = subprocess.run(["unshare", "-m", "sh", "-c", "mount -t tmpfs none /mnt"],
                            capture_output=True)

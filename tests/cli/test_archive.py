@@ -523,3 +523,63 @@ def test_prune_keeps_one_snapshot_for_each_change_of_keys(kept):
     # A key that was removed goes all the same.
     ok("archive", "prune", "--revoked", "--keep", "0", "--keep-key-changes", cwd=kept)
     assert [s["id"] for s in snapshots(kept)] == [taken[6], taken[1]]
+# What makes the archive without being asked for one by name, and whether it succeeds.
+MAKERS = {
+    "a change": (["config", "v2", "--label", "x"], 0),
+    "a change that fails": (["key", "remove", "v2", "--slot", "9"], 1),
+    "add": (["archive", "add", "v2"], 0),
+    "add to a pipe": (["archive", "add", "v2", "--stdout"], 0),
+    "import": (["archive", "import", "backup"], 0),
+    "import of a snapshot": (["archive", "import", "snapshot"], 0),
+    "scan": (["archive", "scan", "v2", "--add"], 0),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_who_makes_an_archive_is_told_of_its_only_key(kept, maker):
+    command, status = MAKERS[maker]
+    ok("header", "backup", "v2", "backup", cwd=kept)
+    (kept / "snapshot").write_bytes(
+        ok("archive", "add", "v2", "--stdout", "--store", "other", "--quiet", cwd=kept).out)
+    (kept / "own.key").unlink()
+    result = run(*command, cwd=kept, check=status)
+    assert result.err.count(f"only the key '{kept / 'own.key'}' opens the archive") == 1
+    assert f"'{kept / 'store'}'" in result.err
+    assert "own.key" not in run(*command, cwd=kept, check=status).err
+
+
+def test_quiet_says_nothing_of_a_new_archive(kept):
+    assert ok("archive", "add", "v2", "--quiet", cwd=kept).err == ""
+    assert (kept / "store").exists()
+
+
+@pytest.fixture
+def service(public_place, as_nobody):
+    """run_as(words…) runs the program as a user without a home, who has a volume v and its key k."""
+    (public_place / "k").write_bytes(b"secret")
+    os.chmod(public_place / "k", 0o644)
+
+    def run_as(*words, status=0, **environment):
+        env = {name: value for name, value in os.environ.items()
+               if not name.startswith(("LUKSKEEP_", "XDG_"))}
+        return run(*words, cwd=public_place, wrap=as_nobody, check=status,
+                   env={**env, "HOME": "/nonexistent", **environment})
+
+    run_as("create", "v", "--size", "64K", "--key", "file:k", "--no-archive", *PBKDF2)
+    return public_place, run_as
+
+
+def test_a_user_without_a_home_changes_headers(service):
+    place, run_as = service
+    assert run_as("config", "v", "--label", "x").err == ""
+    assert "no home directory" in run_as("archive", "list", status=1).err
+    # The archive is named, but there is no place for a new key.
+    store = {"LUKSKEEP_ARCHIVE": str(place / "store")}
+    refused = run_as("config", "v", "--label", "y", status=1, **store)
+    assert "home" in refused.err and "--no-archive" in refused.err
+    # An archive that is there needs no key to be added to.
+    run_as("archive", "init", "--store", "store", "--recipient", RECIPIENT)
+    assert run_as("config", "v", "--label", "y", **store).err == ""
+    assert run_as("archive", "add", "v", **store).err == ""
+    listed = run_as("archive", "list", "--json", **store).json["snapshots"]
+    assert [one["reason"] for one in listed] == ["after", "before"]

@@ -232,6 +232,32 @@ def test_a_source_that_changes_its_size_leaves_nothing(place, size, status, text
     assert not (place / "v").exists()
 
 
+@pytest.mark.parametrize("whole,text", [(80 << 20, "has become shorter"),
+                                        (32 << 20, "has shrunk from 33554432 to 1048576 bytes")])
+def test_a_hole_that_is_cut_off_is_no_hole(place, whole, text):
+    (place / "changing").write_bytes(os.urandom(1 << 20))
+    os.truncate(place / "changing", whole)
+    process = subprocess.Popen(
+        [PROGRAM, "encrypt", "changing", "v", "--holes", "keep", "--limit-rate", "1M",
+         "--progress", "json", *NEW], cwd=place, stderr=subprocess.PIPE)
+    assert b"progress" in process.stderr.readline()
+    os.truncate(place / "changing", 1 << 20)
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(timeout=60) in (4, 5) and text in err
+    assert not (place / "v").exists()
+
+
+def test_a_volume_that_grows_on_its_way_into_a_pipe_is_an_error(place):
+    ok("encrypt", "plain", "v", *NEW, cwd=place)
+    process = subprocess.Popen([PROGRAM, "decrypt", "v", "-", "--limit-rate", "1M", *KEY],
+                               cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.read(1)
+    os.truncate(place / "v", (place / "v").stat().st_size + 512)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5 and b"has grown from" in err
+
+
 def test_a_closed_pipe_is_an_error_with_an_offset(place):
     (place / "big").write_bytes(os.urandom(8 << 20))
     ok("encrypt", "big", "v", *NEW, cwd=place)

@@ -205,3 +205,28 @@ def test_erase(luks2):
     assert slots(luks2, "v2") == {}
     fails(2, "key", "test", "v2", "--key", "file:k1", cwd=luks2)
     fails(2, "key", "test", "v2", "--key", "file:k2", cwd=luks2)
+
+
+def test_erase_of_what_no_keyslot_uses(luks2):
+    ok("key", "add", "v2", "--key", "file:k1", "--new-key", "file:k3", "--slot", "5", *PBKDF2,
+       cwd=luks2)
+    area = slots(luks2, "v2")[5]["area"]
+    start, end = area["offset"], area["offset"] + area["size"]
+    material = (luks2 / "v2").read_bytes()[start:end]
+    ok("key", "remove", "v2", "--slot", "5", cwd=luks2)
+    # As after a power cut between the removal and the wiping.
+    with open(luks2 / "v2", "r+b") as volume:
+        volume.seek(start)
+        volume.write(material)
+    before = (luks2 / "v2").read_bytes()
+    would = ok("erase", "v2", "--unused", "--dry-run", "--json", cwd=luks2).json
+    assert (luks2 / "v2").read_bytes() == before
+    done = ok("erase", "v2", "--unused", "--json", cwd=luks2).json
+    assert done == {**would, "dry_run": False} and done["wiped_bytes"] > len(material)
+    after = (luks2 / "v2").read_bytes()
+    assert not any(after[at:at + 512] == before[at:at + 512] for at in range(start, end, 512)
+                   if any(before[at:at + 512]))
+    assert set(slots(luks2, "v2")) == {0, 1}
+    for key in ("k1", "k2"):
+        ok("key", "test", "v2", "--key", f"file:{key}", cwd=luks2)
+    assert "no keyslot uses" in ok("erase", "v2", "--unused", cwd=luks2).text

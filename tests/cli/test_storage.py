@@ -9,7 +9,6 @@ import subprocess
 
 import pytest
 
-import cli_tools
 from cli_tools import PBKDF2, fails, ok, run
 from conftest import needs_mounts
 
@@ -63,19 +62,6 @@ def test_directories_and_odd_files_as_images(place):
 
 
 # ---- permissions -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def as_nobody():
-    """A command prefix under which permissions count, also when the tests run as root."""
-    if os.geteuid() != 0:
-        return []
-    if not shutil.which("setpriv"):
-        pytest.skip("no program 'setpriv'")
-    prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    if subprocess.run([*prefix, "test", "-x", cli_tools.PROGRAM]).returncode != 0:
-        pytest.skip("another user cannot reach the program")
-    return prefix
 
 
 @pytest.fixture

@@ -261,3 +261,23 @@ def test_ctrl_c_in_the_kdf(place):
     status, rest = terminal.end()
     assert status == 130 and "lukskeep: error: " in rest
     assert not (place / "v").exists()
+
+
+@pytest.mark.parametrize("command,made,answers", [
+    (["encrypt", "plain", "new", *PBKDF2], "new", 2),
+    (["encrypt", "plain", "other", "--header", "new", *PBKDF2], "new", 2),
+    (["create", "new", "--size", "64K", *PBKDF2], "new", 2),
+    (["create", "other", "--size", "64K", "--header", "new", *PBKDF2], "new", 2),
+    (["decrypt", "v", "new"], "new", 1),
+], ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else None)
+def test_what_appears_while_the_program_waits_is_not_overwritten(volume, command, made, answers):
+    terminal = Terminal(*command, cwd=volume)
+    terminal.expect("Enter ")
+    (volume / made).write_bytes(b"precious")
+    for number in range(answers):
+        if number:
+            terminal.expect("Repeat ")
+        terminal.type("correct horse\n")
+    status, out = terminal.end()
+    assert status == 5, out
+    assert (volume / made).read_bytes() == b"precious"
