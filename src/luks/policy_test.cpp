@@ -57,7 +57,8 @@ struct BadFile {
 
 const std::vector<BadFile> kBadFiles = {
     {"NoToml", "a = \n", "policy 'p', line 1: "},
-    {"NoUtf8", "description = \"\xff\"\n", "policy 'p', line 1: "},
+    {"NoUtf8", "description = \"\xff\"\n", "line 1: only comments may have"},
+    {"Surrogate", "description = \"\\uD800\"\n", "policy 'p', line 1: "},
     {"Twice", "versions = [1]\nversions = [2]\n", "policy 'p', line 2: "},
     {"UnknownMember", "versions = [1]\ncipher = 1\n",
      "line 2: 'cipher' is not a member that a policy knows"},
@@ -100,6 +101,12 @@ const std::vector<BadFile> kBadFiles = {
          }() +
          "]\n",
      "line 1: more than 16 dots"},
+    {"NoAscii", "versions = [1] # ö\nversions\u00a0= [1]\n", "line 2: only comments may have"},
+    {"NoAsciiInAString", "description = \"ö\"\n", "line 1: only comments may have"},
+    {"FormFeed", "versions =\f[1]\n", "line 1: only comments may have"},
+    {"NamelessTable", "versions = [1]\n\t[[ .a]]\n", "line 2: a table wants a name"},
+    {"NamelessArray", "[[\n", "line 1: a table wants a name"},
+    {"NamelessDeep", "versions = [1]\n[[[a]]]\n", "line 2: a table wants a name"},
     {"DeepValue", "versions = " + std::string(30'000, '[') + "\n", "policy 'p', line 1: "},
     {"TooLarge", std::string(limits::kPolicyBytesMax + 1, '\n'), "more than 65536 bytes"},
     {"ControlCharacters", "\"\x1b[31m\\u001b\" = 1\n", "policy 'p', line 1: "},
@@ -137,10 +144,12 @@ TEST(Policy, IsWrittenAndReadToItself) {
       std::string(builtin_policy_text("untrusted")),
       "kdf = {}\nciphers = {}\nversions = []\n",
       "[kdf.pbkdf2]\n[kdf.argon2i]\nparallel = {min = 3}\n",
-      "extends = \"untrusted\"\nflags = [\"a\\\"\\u007f\\u0000é𝄞\\\\\", \"b\"]\n[pin]\n"
+      "extends = \"untrusted\"\nflags = [\"a\\\"\\u007f\\u0000\\u00e9\\u20AC\\U0001D11E\\\\\", "
+      "\"b\"]\n[pin]\n"
       "fingerprints = [\"" +
           pin + "\"]\nvolume_key_digests = [\"" + pin + "\"]\n",
-      "description = 'x # . . .' # a comment with . . . . . . . . . . . . . . . . . . . . . dots\n"
+      "description = 'x # . . .' # a comment with ö . . . . . . . . . . . . . . . . . . . . . "
+      "dots\n"
       "integrity = false\nkeyslot_ciphers = { 'aes' = [] }\nkeyslots = {}\n",
   };
   for (const std::string& text : texts) {

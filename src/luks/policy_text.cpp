@@ -1,6 +1,7 @@
 // A Policy as JSON, and as the text of a policy file.
 #include <fmt/format.h>
 
+#include "base/bytes.h"
 #include "luks/policy.h"
 
 namespace lukskeep::luks {
@@ -37,18 +38,34 @@ OrderedJson to_json(const std::map<std::string, KdfRule>& kdfs) {
   return json;
 }
 
-// What is escaped in JSON is so in TOML, but for DEL.
+// The next character of `text`, which is UTF-8, and takes it away.
+char32_t take_character(std::string_view& text) {
+  const auto first = static_cast<unsigned char>(text.front());
+  const std::size_t size = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+  char32_t character = size == 1 ? first : first & (0xffU >> (size + 1));
+  for (std::size_t i = 1; i < size; ++i) {
+    character = (character << 6) | (static_cast<unsigned char>(text[i]) & 0x3fU);
+  }
+  text.remove_prefix(size);
+  return character;
+}
+
+// Only ASCII, as parse_policy wants it.
 std::string quoted(const std::string& text) {
-  std::string out;
-  for (const char c :
-       OrderedJson(text).dump(-1, ' ', false, OrderedJson::error_handler_t::replace)) {
-    if (c == '\x7f') {
-      out += "\\u007f";
+  const std::string safe = is_utf8(text) ? text : printable(text, text.size() * 4);
+  std::string out = "\"";
+  for (std::string_view rest = safe; !rest.empty();) {
+    const char32_t c = take_character(rest);
+    if (c == U'"' || c == U'\\') {
+      out += {'\\', static_cast<char>(c)};
+    } else if (c >= U' ' && c <= U'~') {
+      out += static_cast<char>(c);
     } else {
-      out += c;
+      out += c <= 0xffff ? fmt::format("\\u{:04X}", static_cast<std::uint32_t>(c))
+                         : fmt::format("\\U{:08X}", static_cast<std::uint32_t>(c));
     }
   }
-  return out;
+  return out + '"';
 }
 
 std::string value_text(const OrderedJson& value) {
