@@ -79,7 +79,7 @@ class Restoration {
     const auto target =
         open_device(volume_.header_path(),
                     session.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
-    const luks::RestorePlan plan = luks::plan_restore(backup, target);
+    const luks::RestorePlan plan = luks::plan_restore(judged(backup), target);
     settle_objections(session, plan);
     keep_header(session, volume_.header_path());
     if (!session.dry_run) luks::restore_header(plan, *target);
@@ -87,6 +87,18 @@ class Restoration {
   }
 
  private:
+  // What is to come, not what is there: that may be what the backup is to save from. The bytes that
+  // are judged are those that will be written, whatever happens to the backup meanwhile.
+  std::shared_ptr<Device> judged(const std::shared_ptr<Device>& backup) const {
+    if (!volume_.policy.source) return backup;
+    const luks::HeaderFile source = luks::HeaderFile::open(backup);
+    auto copy =
+        with_name(std::make_shared<storage::MemoryDevice>(luks::backup_header(source, true), false),
+                  backup->name());
+    volume_.policy.enforce(luks::HeaderFile::open(copy));
+    return copy;
+  }
+
   void settle_objections(const Session& session, const luks::RestorePlan& plan) const {
     if (plan.objections.empty()) return;
     const std::string objections = fmt::format("{}", fmt::join(plan.objections, "; "));

@@ -169,6 +169,10 @@ _lukskeep_values() {
       values='file: fd: prompt: volume-key:'
       compopt -o nospace
       ;;
+    --policy)
+      values='untrusted'
+      compopt -o default
+      ;;
   esac
 }
 
