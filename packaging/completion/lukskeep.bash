@@ -6,34 +6,34 @@ _lukskeep_options() {
       options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'info')
-      options='--header --json --quiet --help'
+      options='--header --policy --json --quiet --help'
       ;;
     'encrypt')
       options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'decrypt')
-      options='--header --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
       ;;
     'key list')
-      options='--header --json --quiet --help'
+      options='--header --policy --json --quiet --help'
       ;;
     'key test')
-      options='--header --slot --unbound --key --kdf-limit --allow-insecure --json --quiet --help'
+      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --json --quiet --help'
       ;;
     'key add')
-      options='--header --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key remove')
-      options='--header --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key change')
-      options='--header --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key convert')
-      options='--header --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header backup')
-      options='--header --dry-run --yes --json --quiet --help'
+      options='--header --policy --dry-run --yes --json --quiet --help'
       ;;
     'header restore')
       options='--header --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
@@ -55,12 +55,17 @@ _lukskeep_options() {
       ;;
     'header check')
       options='--header --json --quiet --help'
+      options='--header --policy --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'header repair')
+      options='--header --policy --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'archive init')
       options='--store --recipient --dry-run --yes --json --quiet --help'
       ;;
     'archive add')
       options='--header --store --stdout --compact --dry-run --yes --json --quiet --help'
+      options='--header --policy --store --stdout --dry-run --yes --json --quiet --help'
       ;;
     'archive list')
       options='--store --uuid --json --quiet --help'
@@ -90,28 +95,35 @@ _lukskeep_options() {
       options='--store --add --dry-run --yes --json --quiet --help'
       ;;
     'archive drill')
-      options='--key --kdf-limit --allow-insecure --store --identity --json --quiet --help'
+      options='--key --kdf-limit --allow-insecure --policy --store --identity --json --quiet --help'
       ;;
     'archive watch')
       options='--interval --once --store --json --quiet --help'
       ;;
     'token list')
-      options='--header --json --quiet --help'
+      options='--header --policy --json --quiet --help'
       ;;
     'token import')
-      options='--header --token --replace --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --token --replace --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'token export')
-      options='--header --json --quiet --help'
+      options='--header --policy --json --quiet --help'
       ;;
     'token remove')
-      options='--header --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'policy show')
+      options='--json --quiet --help'
+      ;;
+    'policy check')
+      options='--header --policy --json --quiet --help'
       ;;
     'config')
-      options='--header --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'erase')
       options='--header --unused --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'bench kdf')
       options='--iter-time --json --quiet --help'
@@ -152,6 +164,10 @@ _lukskeep_values() {
       values='file: fd: prompt: volume-key:'
       compopt -o nospace
       ;;
+    --policy)
+      values='untrusted'
+      compopt -o default
+      ;;
   esac
 }
 
@@ -160,7 +176,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -177,6 +193,9 @@ _lukskeep() {
         ;;
       token)
         words='list import export remove'
+        ;;
+      policy)
+        words='show check'
         ;;
       bench)
         words='kdf ciphers'
@@ -195,6 +214,7 @@ _lukskeep() {
   case "$previous" in
     --allow|--cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
     --cipher|--flags|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -325,7 +325,7 @@ Watcher::Seen Watcher::archive_it(const std::string& path, const luks::HeaderFil
       return Seen::kChanging;
     }
     const auto add = [&] {
-      id = store_->import_file(seal_snapshot(taken, store_->recipients()), "the new snapshot").id;
+      id = store_->add(std::move(taken), {.path = path, .reason = "watch", .command = {}}).id;
     };
     if (!use_store(add)) return Seen::kNotTaken;
   }

@@ -43,6 +43,10 @@ inline constexpr std::uint64_t kMapBytes = 64 * kMiB;
 // Requests in flight, if there are fewer cores: storage is slow to answer, not only to compute for.
 inline constexpr unsigned kCopyThreadsMin = 4;
 
+// Policy files. The dots bound how deep tables nest.
+inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;
+inline constexpr std::size_t kPolicyKeyDotsMax = 16;
+
 // The archive.
 inline constexpr std::size_t kAgeRecipientsMax = 64;
 inline constexpr std::size_t kAgeHeaderBytesMax = 64 * kKiB;

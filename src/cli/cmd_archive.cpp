@@ -756,6 +756,7 @@ class ArchiveDrill final : public Command {
     options.positional({.name = "VOLUME", .help = "the payload that the snapshot is to open"},
                        volume_);
     key_.declare(options);
+    policy_.declare(options);
     store_.declare(options);
     identity_.declare(options);
   }
@@ -767,6 +768,7 @@ class ArchiveDrill final : public Command {
     const luks::HeaderFile file = luks::HeaderFile::open(with_name(
         std::make_shared<storage::MemoryDevice>(store.open(entry, identity_.read(session)), false),
         name));
+    policy_.enforce(file);
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
     const auto plain = luks::make_crypt_device(
         file.header(), open_device(volume_, storage::Access::kRead), opened.unlocked.key.span(),
@@ -792,6 +794,7 @@ class ArchiveDrill final : public Command {
   std::string id_;
   std::string volume_;
   KeyArgs key_;
+  PolicyArgs policy_;
   StoreArgs store_;
   IdentityArgs identity_;
 };

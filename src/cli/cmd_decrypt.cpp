@@ -37,6 +37,7 @@ class DecryptCommand final : public Command {
                  .value = "FILE",
                  .help = "the header is in FILE, apart from the payload"},
                 volume_.header);
+    volume_.policy.declare(options);
     key_.declare(options);
     copy_.declare(options);
   }
@@ -45,7 +46,8 @@ class DecryptCommand final : public Command {
     check_paths(session);
     const std::shared_ptr<Device> payload = open_payload(session);
     const luks::HeaderFile file =
-        volume_.header.empty() ? luks::HeaderFile::open(payload) : open_header(volume_);
+        volume_.header.empty() ? luks::HeaderFile::open(payload) : open_header_unjudged(volume_);
+    volume_.policy.enforce(file);
     if (volume_.header.empty()) luks::check_payload_apart(file.header(), *payload);
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
     warn_of_holes(file.header(), *payload);

@@ -133,6 +133,7 @@ class HeaderDetach final : public Command {
   void declare(Options& options) override {
     options.positional({.name = "VOLUME", .help = "the volume, with its header"}, volume_.volume);
     options.positional({.name = "HEADER", .help = "the header: a new file"}, header_);
+    volume_.policy.declare(options);
   }
 
   void run(const Session& session) override {
@@ -188,6 +189,7 @@ class HeaderAttach final : public Command {
     options.positional({.name = "VOLUME", .help = "the payload's device"}, volume_.volume);
     options.positional({.name = "HEADER", .help = "its detached header, which stays as it is"},
                        header_);
+    volume_.policy.declare(options);
     args_.declare(options);
   }
 

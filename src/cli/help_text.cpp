@@ -171,6 +171,10 @@ _lukskeep_values() {
       values='file: fd: prompt: volume-key:'
       compopt -o nospace
       ;;
+    --policy)
+      values='untrusted'
+      compopt -o default
+      ;;
   esac
 }
 

@@ -61,7 +61,7 @@ class Restoration {
     const auto target =
         open_device(volume_.header_path(),
                     session_.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
-    RestorePlan plan = luks::plan_restore(source_.backup, target);
+    RestorePlan plan = luks::plan_restore(judged_copy(), target);
     ask_the_archive(plan, *target);
     archive::object_to_users(plan, paths());
     if (!args_.key.key.empty()) try_key(plan);
@@ -75,6 +75,16 @@ class Restoration {
   }
 
  private:
+  // What is to come is judged, not what is there: that may be what the backup is to save from. The
+  // bytes that are judged are those that will be written, whatever happens to the backup meanwhile.
+  std::shared_ptr<Device> judged_copy() const {
+    Bytes bytes = luks::backup_header(luks::HeaderFile::open(source_.backup), true);
+    auto copy = with_name(std::make_shared<storage::MemoryDevice>(std::move(bytes), false),
+                          source_.backup->name());
+    volume_.policy.enforce(luks::HeaderFile::open(copy));
+    return copy;
+  }
+
   std::vector<std::string> paths() const {
     std::vector<std::string> paths = {volume_.volume};
     if (!volume_.header.empty()) paths.push_back(volume_.header);

@@ -48,6 +48,7 @@ void VolumeArgs::declare(Options& options) {
                .value = "FILE",
                .help = "the header is in FILE, apart from the payload"},
               header);
+  policy.declare(options);
 }
 
 void KeyArgs::declare(Options& options) {
@@ -101,20 +102,30 @@ std::shared_ptr<Device> open_device(const std::string& path, storage::Access acc
   return storage::open_file(path, {.access = access, .direct = direct});
 }
 
-luks::HeaderFile open_header(const VolumeArgs& args) {
+luks::HeaderFile open_header_unjudged(const VolumeArgs& args) {
   return luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kRead));
+}
+
+luks::HeaderFile open_header(const VolumeArgs& args) {
+  luks::HeaderFile file = open_header_unjudged(args);
+  args.policy.enforce(file);
+  return file;
 }
 
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args) {
   if (!session.dry_run) {
     luks::HeaderFile changing =
         luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kReadWrite));
+    args.policy.enforce(changing);
     if (session.keeper != nullptr) session.keeper->before(changing, args.header_path());
     return changing;
   }
-  const luks::HeaderFile file = open_header(args);
+  const luks::HeaderFile file = open_header_unjudged(args);
   auto copy = std::make_shared<storage::MemoryDevice>(luks::backup_header(file, true));
-  return luks::HeaderFile::open(with_name(std::move(copy), file.device()->name()));
+  luks::HeaderFile changing =
+      luks::HeaderFile::open(with_name(std::move(copy), file.device()->name()));
+  args.policy.enforce(changing);
+  return changing;
 }
 
 std::optional<std::string> keep_header(const Session& session, const std::string& path) {

@@ -10,6 +10,7 @@
 #include <lukskeep/secret_bytes.h>
 
 #include "cli/options.h"
+#include "cli/policy_args.h"
 #include "cli/session.h"
 #include "crypto/kdf.h"
 #include "luks/header_file.h"
@@ -18,10 +19,11 @@
 
 namespace lukskeep::cli {
 
-// VOLUME and --header.
+// VOLUME, --header and --policy.
 struct VolumeArgs {
   std::string volume;
   std::string header;
+  PolicyArgs policy;
 
   void declare(Options& options);
   // Where the header is: --header if given, else the volume itself.
@@ -49,10 +51,13 @@ void warn_if_insecure(bool allow_insecure);
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access,
                                     bool direct = false);
 
+// Opens the header and holds it to --policy: throws Error{kUnsafe} if that does not allow it.
 luks::HeaderFile open_header(const VolumeArgs& args);
+// For who judges it by itself.
+luks::HeaderFile open_header_unjudged(const VolumeArgs& args);
 
-// For a command that changes the header. With --dry-run the result is a copy in memory, so that the
-// command does all it does and nothing reaches the storage.
+// As open_header, for a command that changes the header. With --dry-run the result is a copy in
+// memory, so that the command does all it does and nothing reaches the storage.
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args);
 
 // For a command that is about to put a new header at `path`: the archive keeps the one that is
