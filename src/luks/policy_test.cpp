@@ -148,9 +148,11 @@ TEST(Policy, IsWrittenAndReadToItself) {
       "\"b\"]\n[pin]\n"
       "fingerprints = [\"" +
           pin + "\"]\nvolume_key_digests = [\"" + pin + "\"]\n",
-      "description = 'x # . . .' # a comment with ö . . . . . . . . . . . . . . . . . . . . . "
-      "dots\n"
-      "integrity = false\nkeyslot_ciphers = { 'aes' = [] }\nkeyslots = {}\n",
+      R"(description = 'x # . . .' # a comment with ö . . . . . . . . . . . . . . . . . . dots
+integrity = false
+keyslot_ciphers = { 'aes' = [] }
+keyslots = {}
+)",
   };
   for (const std::string& text : texts) {
     const Policy policy = parse_policy(text, "first");

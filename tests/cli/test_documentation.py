@@ -135,5 +135,6 @@ def test_completion_of_values():
     assert complete("create", "v", "--type", "") == {"luks1", "luks2"}
     assert complete("encrypt", "a", "b", "--holes", "k") == {"keep"}
     assert complete("key", "test", "v", "--key", "f") == {"file:", "fd:"}
+    assert complete("info", "v", "--policy", "") == {"untrusted"}
     assert complete("create", "v", "--label", "") == set()  # bash goes on with file names
     assert complete("info", "") == set()
