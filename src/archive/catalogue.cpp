@@ -94,7 +94,7 @@ bool Catalogue::usable() {
 }
 
 bool Catalogue::sound() {
-  Statement check = database_.prepare("PRAGMA quick_check(1)");
+  Statement check = database_.prepare("PRAGMA integrity_check(1)");
   return check.step() && check.text(0) == "ok";
 }
 

@@ -65,9 +65,13 @@ std::string StoreArgs::chosen() const {
               "name one with --store");
 }
 
+void warn_of_problems(const archive::Store& store) {
+  for (const std::string& problem : store.problems()) warn(problem);
+}
+
 archive::Store StoreArgs::open() const {
   archive::Store store(chosen());
-  for (const std::string& problem : store.problems()) warn(problem);
+  warn_of_problems(store);
   return store;
 }
 

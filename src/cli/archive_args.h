@@ -20,6 +20,9 @@ std::optional<std::string> default_store();
 // Throws Error{kUsage} for a user without a home directory.
 std::string default_identity();
 
+// Warns of files that are no sound snapshots, if the catalogue had to be made anew on opening.
+void warn_of_problems(const archive::Store& store);
+
 // --store.
 struct StoreArgs {
   std::string directory;
@@ -27,7 +30,7 @@ struct StoreArgs {
   void declare(Options& options);
   // Throws Error{kUsage} if there is none.
   std::string chosen() const;
-  // Warns of files that are no sound snapshots, if the catalogue had to be made anew.
+  // With warn_of_problems().
   archive::Store open() const;
 };
 
