@@ -106,6 +106,7 @@ class Store {
   template <typename Call>
   auto with_catalogue(const Call& call);
   std::vector<std::string> remake();
+  std::vector<std::string> snapshot_files() const;
   std::vector<std::string> fill();
 
   static std::string file_name(const SnapshotFile& snapshot, Trust trust);
