@@ -22,8 +22,7 @@ constexpr std::string_view kSchema = R"sql(
     keyslots INTEGER NOT NULL, file_bytes INTEGER NOT NULL, key_set INTEGER NOT NULL,
     trust INTEGER NOT NULL, reference INTEGER NOT NULL DEFAULT 0,
     revoked INTEGER NOT NULL DEFAULT 0);
-  CREATE INDEX by_time ON snapshots (taken_ns DESC);
-  CREATE INDEX by_volume ON snapshots (uuid, taken_ns DESC);
+  CREATE INDEX by_volume ON snapshots (uuid);
   CREATE INDEX by_place ON snapshots (uuid, device_path, trust, taken_ns DESC);
   CREATE INDEX by_path ON snapshots (device_path, trust, taken_ns DESC);
   CREATE INDEX by_reference ON snapshots (uuid, device_path) WHERE reference = 1;
@@ -62,6 +61,20 @@ std::vector<Entry> entries_of(Statement rows) {
   return entries;
 }
 
+// Those of the same time stay as they are.
+std::vector<Entry> newest_first(std::vector<Entry> entries) {
+  std::vector<std::pair<std::int64_t, std::size_t>> order;
+  order.reserve(entries.size());
+  for (const Entry& entry : entries) order.emplace_back(entry.taken_ns, order.size());
+  const auto newer = [](const auto& a, const auto& b) { return a.first > b.first; };
+  if (std::ranges::is_sorted(order, newer)) return entries;  // as they were taken
+  std::ranges::stable_sort(order, newer);
+  std::vector<Entry> sorted;
+  sorted.reserve(entries.size());
+  for (const auto& [taken_ns, at] : order) sorted.push_back(std::move(entries[at]));
+  return sorted;
+}
+
 std::optional<Entry> first_of(Statement rows) {
   if (!rows.step()) return std::nullopt;
   return entry_of(rows);
@@ -94,7 +107,7 @@ bool Catalogue::usable() {
 }
 
 bool Catalogue::sound() {
-  Statement check = database_.prepare("PRAGMA quick_check(1)");
+  Statement check = database_.prepare("PRAGMA integrity_check(1)");
   return check.step() && check.text(0) == "ok";
 }
 
@@ -214,11 +227,12 @@ void Catalogue::settle_all() {
 }
 
 std::vector<Entry> Catalogue::list(std::string_view uuid) {
-  Statement rows = database_.prepare(
-      fmt::format("SELECT {} FROM snapshots {} ORDER BY taken_ns DESC, number DESC", kColumns,
-                  uuid.empty() ? "" : "WHERE uuid = ?"));
+  // Reading the table from end to end and sorting here takes half the time of going by an index.
+  Statement rows =
+      database_.prepare(fmt::format("SELECT {} FROM snapshots {} ORDER BY number DESC", kColumns,
+                                    uuid.empty() ? "NOT INDEXED" : "WHERE uuid = ?"));
   if (!uuid.empty()) rows.bind(uuid);
-  return entries_of(std::move(rows));
+  return newest_first(entries_of(std::move(rows)));
 }
 
 std::optional<Entry> Catalogue::by_id(std::string_view id) {

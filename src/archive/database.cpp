@@ -88,9 +88,10 @@ std::string Statement::text(int column) const {
 
 Database::Database(const std::string& path) {
   sqlite3* database = nullptr;
-  const int result =
-      sqlite3_open_v2(path.c_str(), &database,
-                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW, nullptr);
+  const int result = sqlite3_open_v2(
+      path.c_str(), &database,
+      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_NOMUTEX,
+      nullptr);
   database_.reset(database);
   if (result != SQLITE_OK) fail(database);
   sqlite3_busy_timeout(database, kBusyMs);

@@ -37,6 +37,9 @@ class Keeper {
   // sentence for each header that could not be archived.
   std::vector<std::string> after() noexcept;
 
+  // The archive, if anything was put into it.
+  Store* used_store() noexcept { return store_ ? &*store_ : nullptr; }
+
   // The private key of the store, if that was made by before() or after(): the user should know.
   const std::optional<std::string>& made_with() const noexcept { return made_with_; }
   const std::string& directory() const noexcept { return directory_; }

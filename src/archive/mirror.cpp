@@ -124,6 +124,27 @@ std::size_t sync_one(Store& store, Mirror& mirror, const CancelToken* cancel) {
   return sent;
 }
 
+// Serves one mirror after the other; remembers if one was not.
+SyncReport serve_all(Store& store, const MirrorOptions& options,
+                     const std::function<std::size_t(Mirror&)>& serve) {
+  SyncReport report;
+  const std::vector<std::string> uris = mirrors_of(store);
+  for (const std::string& uri : uris) {
+    try {
+      report.sent += serve(*open_mirror(uri, options));
+    } catch (const Error& error) {
+      if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) {
+        remember_unsynced(store, true);
+        throw;
+      }
+      report.problems.push_back(fmt::format("the mirror '{}' lacks the newest snapshots: {}",
+                                            printable(uri, 256), error.message()));
+    }
+  }
+  if (!uris.empty()) remember_unsynced(store, !report.problems.empty());
+  return report;
+}
+
 }  // namespace
 
 std::unique_ptr<Mirror> open_mirror(std::string_view uri, const MirrorOptions& options) {
@@ -175,19 +196,19 @@ bool has_unsynced(const Store& store) {
 }
 
 SyncReport sync_mirrors(Store& store, const MirrorOptions& options) {
-  SyncReport report;
-  const std::vector<std::string> uris = mirrors_of(store);
-  for (const std::string& uri : uris) {
-    try {
-      report.sent += sync_one(store, *open_mirror(uri, options), options.cancel);
-    } catch (const Error& error) {
-      if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
-      report.problems.push_back(fmt::format("the mirror '{}' lacks the newest snapshots: {}",
-                                            printable(uri, 256), error.message()));
-    }
-  }
-  if (!uris.empty()) remember_unsynced(store, !report.problems.empty());
-  return report;
+  return serve_all(store, options, [&](Mirror& mirror) {
+    return sync_one(store, mirror, options.cancel);
+  });
+}
+
+SyncReport sync_new(Store& store, const MirrorOptions& options) {
+  if (has_unsynced(store)) return sync_mirrors(store, options);
+  const std::vector<std::string>& files = store.new_files();
+  if (files.empty()) return {};
+  return serve_all(store, options, [&](Mirror& mirror) {
+    for (const std::string& file : files) mirror.put(file, read_file((fs::path(store.directory()) / file).string(), limits::kSnapshotFileBytesMax));
+    return files.size();
+  });
 }
 
 std::size_t fetch_from_mirror(Store& store, Mirror& mirror,

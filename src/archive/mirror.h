@@ -42,6 +42,8 @@ struct MirrorOptions {
   // For buckets; asked for only then. Throws if there are none.
   std::function<net::AwsCredentials()> credentials;
   const CancelToken* cancel = nullptr;
+  // False: a server that is away is given up after seconds, not minutes.
+  bool patient = true;
 };
 
 // "/absolute/folder", which must be a mirror already, or "s3+https://HOST[:PORT]/BUCKET[/PREFIX]"
@@ -64,6 +66,10 @@ struct SyncReport {
 // Brings every mirror what it lacks of the store. A mirror that fails does not stop the others, and
 // is remembered: see has_unsynced().
 SyncReport sync_mirrors(Store& store, const MirrorOptions& options);
+
+// The same of what `store` has added since it was opened; of everything if a mirror was left behind
+// before.
+SyncReport sync_new(Store& store, const MirrorOptions& options);
 
 // Whether the last sync left a mirror behind.
 bool has_unsynced(const Store& store);

@@ -76,7 +76,11 @@ class S3Mirror final : public Mirror {
   S3Mirror(BucketLocation location, const MirrorOptions& options)
       : location_(std::move(location)),
         cancel_(options.cancel),
-        client_({.response_bytes = limits::kSnapshotFileBytesMax}, options.cancel),
+        tries_(options.patient ? kTries : 1),
+        client_({.connect_ms = options.patient ? 10'000U : 2'000U,
+                 .total_ms = options.patient ? 300'000U : 20'000U,
+                 .response_bytes = limits::kSnapshotFileBytesMax},
+                options.cancel),
         credentials_(options.credentials()) {}
 
   std::set<std::string> list() override {
@@ -134,7 +138,7 @@ class S3Mirror final : public Mirror {
                                    .headers = std::move(headers),
                                    .body = body,
                                    .aws = &credentials_},
-                                  kTries, cancel_);
+                                  tries_, cancel_);
   }
 
   void check(const net::HttpResponse& response, std::string_view verb) const {
@@ -159,6 +163,7 @@ class S3Mirror final : public Mirror {
 
   BucketLocation location_;
   const CancelToken* cancel_;
+  unsigned tries_;
   net::HttpClient client_;
   net::AwsCredentials credentials_;
 };

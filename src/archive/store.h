@@ -86,6 +86,9 @@ class Store {
   Bytes open(const Entry& entry, std::span<const AgeIdentity> identities) const;
   void remove(const Entry& entry);
 
+  // What this object has added, below the directory.
+  const std::vector<std::string>& new_files() const noexcept { return new_files_; }
+
   // Makes the catalogue anew; returns one sentence for each file that is no sound snapshot.
   std::vector<std::string> rebuild();
 
@@ -106,6 +109,7 @@ class Store {
   template <typename Call>
   auto with_catalogue(const Call& call);
   std::vector<std::string> remake();
+  std::vector<std::string> snapshot_files() const;
   std::vector<std::string> fill();
 
   static std::string file_name(const SnapshotFile& snapshot, Trust trust);
@@ -115,6 +119,7 @@ class Store {
   std::optional<Stored> find_stored(const SnapshotFile& snapshot);
   bool is_to_stay(const Stored& stored, const Import& import) const;
 
+  std::vector<std::string> new_files_;
   std::string directory_;
   std::vector<AgeRecipient> recipients_;
   std::unique_ptr<Catalogue> catalogue_;

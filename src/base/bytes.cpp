@@ -139,6 +139,11 @@ bool is_utf8(std::string_view text) noexcept {
 }
 
 std::string printable(std::string_view text, std::size_t size_max) {
+  // Nearly all of them, and lists print many.
+  const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
+    return c >= ' ' && c <= '~' && c != '\'' && c != '\\';
+  });
+  if (plain && text.size() <= size_max) return std::string(text);
   std::string out;
   while (!text.empty()) {
     const std::size_t length = utf8_sequence_length(text);

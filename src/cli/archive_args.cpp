@@ -76,6 +76,7 @@ archive::Store open_or_make_archive(const Session& session, const std::string& d
   try {
     archive::Store store = archive::open_or_make(directory, default_identity, made_with);
     tell();
+    warn_of_problems(store);
     return store;
   } catch (...) {
     tell();
@@ -98,9 +99,13 @@ std::string StoreArgs::chosen() const {
               "name one with --store");
 }
 
+void warn_of_problems(const archive::Store& store) {
+  for (const std::string& problem : store.problems()) warn(problem);
+}
+
 archive::Store StoreArgs::open() const {
   archive::Store store(chosen());
-  for (const std::string& problem : store.problems()) warn(problem);
+  warn_of_problems(store);
   return store;
 }
 
@@ -120,6 +125,17 @@ std::vector<archive::AgeIdentity> IdentityArgs::read(const Session& session) con
   const SecretBytes text =
       keys::read_key(keys::parse_key_source(uri), {}, terminal_prompter(session), session.cancel);
   return archive::parse_age_identities(text.span(), printable(uri, 256));
+}
+
+std::vector<archive::AgeIdentity> IdentityArgs::read_if_any(const Session& session) const {
+  try {
+    return read(session);
+  } catch (const Error& error) {
+    const bool absent = error.code() == Code::kNotFound || error.code() == Code::kUsage ||
+                        error.code() == Code::kPermissionDenied;
+    if (!source.empty() || !absent) throw;
+    return {};
+  }
 }
 
 }  // namespace lukskeep::cli

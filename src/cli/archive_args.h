@@ -26,6 +26,8 @@ void tell_of_new_archive(const Session& session, const std::string& directory,
                          const std::string& identity_path);
 // The archive at `directory`; where there is none it is made with default_identity() and told of.
 archive::Store open_or_make_archive(const Session& session, const std::string& directory);
+// Warns of files that are no sound snapshots, if the catalogue had to be made anew on opening.
+void warn_of_problems(const archive::Store& store);
 
 // --store.
 struct StoreArgs {
@@ -34,7 +36,7 @@ struct StoreArgs {
   void declare(Options& options);
   // Throws Error{kUsage} if there is none.
   std::string chosen() const;
-  // Warns of files that are no sound snapshots, if the catalogue had to be made anew.
+  // With warn_of_problems().
   archive::Store open() const;
 };
 
@@ -44,6 +46,8 @@ struct IdentityArgs {
 
   void declare(Options& options);
   std::vector<archive::AgeIdentity> read(const Session& session) const;
+  // None if it was not named and is not on this machine.
+  std::vector<archive::AgeIdentity> read_if_any(const Session& session) const;
 };
 
 }  // namespace lukskeep::cli

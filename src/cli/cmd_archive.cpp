@@ -17,6 +17,7 @@
 #include "archive/device_identity.h"
 #include "archive/keeper.h"
 #include "archive/manifest_text.h"
+#include "archive/prune.h"
 #include "archive/scan.h"
 #include "archive/store.h"
 #include "base/bytes.h"
@@ -435,7 +436,7 @@ class ArchiveImport final : public Command {
     device.read(0, bytes);
     const std::string what = fmt::format("'{}'", device.name());
     archive::Added added{.id = archive::read_snapshot(bytes, what).id};
-    const std::vector<archive::AgeIdentity> identities = read_identities(session);
+    const std::vector<archive::AgeIdentity> identities = identity_.read_if_any(session);
     if (session.dry_run) {
       added.proven = archive::prove_snapshot(bytes, identities, what);
       return added;
@@ -451,17 +452,6 @@ class ArchiveImport final : public Command {
         .add(file, {.path = path_, .reason = "import", .command = ""});
   }
 
-  // The archive's own key need not be on this machine.
-  std::vector<archive::AgeIdentity> read_identities(const Session& session) const {
-    try {
-      return identity_.read(session);
-    } catch (const Error& error) {
-      const bool absent = error.code() == Code::kNotFound || error.code() == Code::kUsage ||
-                          error.code() == Code::kPermissionDenied;
-      if (!identity_.source.empty() || !absent) throw;
-      return {};
-    }
-  }
 
   static bool is_snapshot(const Device& device) {
     constexpr std::string_view kStem = "lukskeep-snapshot ";
@@ -532,28 +522,30 @@ class ArchivePrune final : public Command {
   void declare(Options& options) override {
     store_.declare(options);
     options.add({.name = "--keep", .value = "N", .help = "keep the newest N of each volume"},
-                keep_);
+                rules_.keep);
     options.add(
         {.name = "--older-than", .value = "DAYS", .help = "remove only what is older than this"},
-        days_);
+        rules_.older_than_days);
     options.flag({.name = "--keep-key-changes",
                   .help = "keep the newest of each set of keys that the volume had, whatever "
                           "--keep and --older-than say"},
-                 keep_key_changes_);
+                 rules_.keep_key_changes);
     options.flag({.name = "--revoked",
                   .help = "remove what holds a key that was removed from the volume since"},
-                 revoked_);
+                 rules_.revoked);
   }
 
   void run(const Session& session) override {
-    if (!keep_ && !days_ && !revoked_) {
+    if (!rules_.keep && !rules_.older_than_days && !rules_.revoked) {
       throw Error(Code::kUsage, "nothing says what to remove",
                   "give --keep, --older-than or --revoked");
     }
     archive::Store store = store_.open();
     OrderedJson removed = OrderedJson::array();
     const std::vector<Entry> entries = store.list();
-    for (const Entry& entry : choose(entries)) {
+    const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        std::chrono::system_clock::now().time_since_epoch());
+    for (const Entry& entry : archive::choose_to_prune(entries, rules_, now.count())) {
       session.cancel->check();
       if (!session.dry_run) store.remove(entry);
       removed.push_back(to_json(entry));
@@ -565,56 +557,8 @@ class ArchivePrune final : public Command {
   }
 
  private:
-  // The snapshots of one volume where it was, of one kind, that were looked at: the newest ones.
-  struct Run {
-    std::uint32_t count = 0;
-    std::int64_t key_set = 0;
-  };
-  using Place = std::pair<std::string, std::string>;
-
-  // `entries` newest first.
-  std::vector<Entry> choose(const std::vector<Entry>& entries) const {
-    std::set<std::string> has_own;
-    std::map<Place, Trust> best;
-    for (const Entry& entry : entries) {
-      if (entry.trust == Trust::kOwn) has_own.insert(entry.uuid);
-      const auto at = best.try_emplace({entry.uuid, entry.device_path}, entry.trust).first;
-      at->second = std::min(at->second, entry.trust);
-    }
-    std::map<std::pair<Place, Trust>, Run> runs;
-    std::vector<Entry> chosen;
-    for (const Entry& entry : entries) {
-      const Place place{entry.uuid, entry.device_path};
-      Run& run = runs[{place, entry.trust}];
-      const std::uint32_t rank = run.count++;
-      const bool key_change = rank == 0 || run.key_set != entry.key_set;
-      run.key_set = entry.key_set;
-      // What was imported is the backup only of a volume that was never archived here.
-      const bool only_backup =
-          rank == 0 && !has_own.contains(entry.uuid) && best.at(place) == entry.trust;
-      // The backup of a volume stays whatever is asked for.
-      if (entry.reference || only_backup || !unwanted(entry, rank, key_change)) continue;
-      chosen.push_back(entry);
-    }
-    return chosen;
-  }
-
-  bool unwanted(const Entry& entry, std::uint32_t rank, bool key_change) const {
-    if (revoked_ && entry.revoked) return true;
-    if (!keep_ && !days_) return false;
-    if (keep_key_changes_ && key_change) return false;
-    const auto now = std::chrono::system_clock::now().time_since_epoch();
-    const std::int64_t age_days =
-        (std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() - entry.taken_ns) /
-        (std::int64_t{86'400} * 1'000'000'000);
-    return (!keep_ || rank >= *keep_) && (!days_ || age_days >= std::int64_t{*days_});
-  }
-
   StoreArgs store_;
-  std::optional<std::uint32_t> keep_;
-  std::optional<std::uint32_t> days_;
-  bool keep_key_changes_ = false;
-  bool revoked_ = false;
+  archive::PruneRules rules_;
 };
 
 class ArchiveStatus final : public Command {

@@ -70,6 +70,8 @@ std::unique_ptr<Command> make_archive_prune();
 std::unique_ptr<Command> make_archive_status();
 std::unique_ptr<Command> make_archive_scan();
 std::unique_ptr<Command> make_archive_drill();
+std::unique_ptr<Command> make_archive_mirror();
+std::unique_ptr<Command> make_archive_sync();
 std::unique_ptr<Command> make_archive_watch();
 std::unique_ptr<Command> make_token_list();
 std::unique_ptr<Command> make_token_import();

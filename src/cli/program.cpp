@@ -19,6 +19,7 @@
 #include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/help_text.h"
+#include "cli/mirrors.h"
 #include "cli/session.h"
 #include "cli/signals.h"
 
@@ -89,10 +90,12 @@ void run_archiving(const CommandEntry& entry, Command& command, Session session)
     // What failed may have got far enough to change a header; if not there is nothing to say of it.
     static_cast<void>(keeper.after());
     tell_of_made();
+    if (keeper.used_store() != nullptr) settle_mirrors(session, *keeper.used_store());
     throw;
   }
   for (const std::string& problem : keeper.after()) warn(problem);
   tell_of_made();
+  if (keeper.used_store() != nullptr) settle_mirrors(session, *keeper.used_store());
 }
 
 // The exit status.

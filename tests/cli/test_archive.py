@@ -222,6 +222,15 @@ def test_a_lost_or_damaged_catalogue_is_made_anew(kept):
     assert snapshots(kept) == listed
 
 
+def test_files_that_are_no_snapshots_are_named(kept):
+    ok("archive", "add", "v2", cwd=kept)
+    (kept / "store" / "snapshots" / "bad.snapshot").write_text("nonsense")
+    for command in (["list"], ["add", "v2"], ["scan", "v2", "--add"]):
+        (kept / "store" / "catalogue.sqlite").unlink()
+        assert "bad.snapshot' is no snapshot" in ok("archive", *command, cwd=kept).err
+        assert ok("archive", *command, cwd=kept).err == ""
+
+
 def test_several_writers_at_once(kept):
     processes = []
     for number in range(8):
