@@ -46,5 +46,8 @@ inline constexpr std::size_t kSnapshotHeaderBytesMax = 8 * kMiB + kKeyslotsAreaB
 // Watching for changes of headers.
 inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at
+// Snapshots of one path in each period of kWatchPeriodSeconds: a guest writes its disk as it likes.
+inline constexpr unsigned kWatchSnapshotsMax = 30;
+inline constexpr unsigned kWatchPeriodSeconds = 600;
 
 }  // namespace lukskeep::limits

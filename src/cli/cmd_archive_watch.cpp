@@ -64,7 +64,7 @@ void tell(const Session& session, const WatchNews& news) {
     case WatchNews::Kind::kTrouble:
       warn(news.path.empty()
                ? fmt::format("nothing is archived, it will be tried again: {}", news.text)
-               : fmt::format("cannot look at '{}': {}", path, news.text));
+               : fmt::format("'{}': {}", path, news.text));
       break;
     case WatchNews::Kind::kRecovered:
       warn("the archive takes snapshots again");
