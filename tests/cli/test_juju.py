@@ -302,6 +302,18 @@ def test_restore_onto_a_replaced_disk_with_a_key_that_was_brought(unit):
     assert unit.device("sdd").read_bytes() == whole
 
 
+def test_an_archive_elsewhere_is_used_for_everything(unit):
+    elsewhere = str(unit.folder / "elsewhere")
+    snapshot = unit.does("backup", archive=elsewhere)[f"volumes.{FIRST}.snapshot"]
+    assert unit.does("list")[f"volumes.{FIRST}.state"] == "missing"
+    assert unit.does("list", archive=elsewhere)["volumes-uncovered"] == "0"
+    ok("config", "root/dev/sdb", "--label", "x", "--no-archive", cwd=unit.folder)
+    unit.does("restore", id=snapshot, archive=elsewhere, confirm=FIRST, accept_objections=True)
+    assert unit.does("list", archive=elsewhere)["snapshots-total"] == "4"  # before and after it
+    assert not (unit.folder / "store").exists()
+    assert "not an absolute path" in unit.fails("list", archive="elsewhere")[0]
+
+
 @pytest.mark.parametrize("parameters,message", [
     ({}, "parameter id"),
     ({"id": "--help"}, "not a snapshot"),

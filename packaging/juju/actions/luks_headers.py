@@ -31,7 +31,11 @@ TREE = Tree(os.environ.get("LUKSKEEP_JUJU_ROOT") or "/")
 
 def store_option(parameters):
     archive = text_parameter(parameters, "archive", PATH, "an absolute path")
-    return [f"--store={archive}"] if archive else []
+    if not archive:
+        return []
+    # What a restore replaces goes there too.
+    os.environ["LUKSKEEP_ARCHIVE"] = archive
+    return [f"--store={archive}"]
 
 
 # ---- the archive -------------------------------------------------------------------------------
