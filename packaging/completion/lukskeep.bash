@@ -36,36 +36,31 @@ _lukskeep_options() {
       options='--header --policy --dry-run --yes --json --quiet --help'
       ;;
     'header restore')
-      options='--header --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header repair')
-      options='--header --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header convert')
-      options='--header --type --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --type --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header resize')
-      options='--header --metadata-size --keyslots-size --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --metadata-size --keyslots-size --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header detach')
-      options='--dry-run --yes --no-archive --json --quiet --help'
+      options='--policy --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header attach')
-      options='--allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header check')
-      options='--header --json --quiet --help'
-      options='--header --policy --store --identity --dry-run --yes --no-archive --json --quiet --help'
-      ;;
-    'header repair')
-      options='--header --policy --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --json --quiet --help'
       ;;
     'archive init')
       options='--store --recipient --dry-run --yes --json --quiet --help'
       ;;
     'archive add')
-      options='--header --store --stdout --compact --dry-run --yes --json --quiet --help'
-      options='--header --policy --store --stdout --dry-run --yes --json --quiet --help'
+      options='--header --policy --store --stdout --compact --dry-run --yes --json --quiet --help'
       ;;
     'archive list')
       options='--store --uuid --json --quiet --help'
@@ -97,6 +92,12 @@ _lukskeep_options() {
     'archive drill')
       options='--key --kdf-limit --allow-insecure --policy --store --identity --json --quiet --help'
       ;;
+    'archive mirror')
+      options='--remove --store --dry-run --yes --json --quiet --help'
+      ;;
+    'archive sync')
+      options='--from --store --identity --dry-run --yes --json --quiet --help'
+      ;;
     'archive watch')
       options='--interval --once --store --json --quiet --help'
       ;;
@@ -122,8 +123,7 @@ _lukskeep_options() {
       options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'erase')
-      options='--header --unused --dry-run --yes --no-archive --json --quiet --help'
-      options='--header --policy --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --unused --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'bench kdf')
       options='--iter-time --json --quiet --help'
@@ -185,11 +185,10 @@ _lukskeep() {
         words='list test add remove change convert'
         ;;
       header)
-        words='backup restore repair convert resize detach attach'
-        words='backup restore repair check'
+        words='backup restore repair convert resize detach attach check'
         ;;
       archive)
-        words='init add list show diff export import verify prune status scan drill watch'
+        words='init add list show diff export import verify prune status scan drill mirror sync watch'
         ;;
       token)
         words='list import export remove'
@@ -212,9 +211,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --allow|--cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
-    --cipher|--flags|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
-    --cipher|--flags|--hash|--header|--holes|--identity|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -196,23 +196,23 @@ bool has_unsynced(const Store& store) {
 }
 
 SyncReport sync_mirrors(Store& store, const MirrorOptions& options) {
-  return serve_all(store, options, [&](Mirror& mirror) {
-    return sync_one(store, mirror, options.cancel);
-  });
+  return serve_all(store, options,
+                   [&](Mirror& mirror) { return sync_one(store, mirror, options.cancel); });
 }
 
-SyncReport sync_new(Store& store, const MirrorOptions& options) {
+SyncReport sync_files(Store& store, const std::vector<std::string>& files,
+                      const MirrorOptions& options) {
   if (has_unsynced(store)) return sync_mirrors(store, options);
-  const std::vector<std::string>& files = store.new_files();
   if (files.empty()) return {};
   return serve_all(store, options, [&](Mirror& mirror) {
-    for (const std::string& file : files) mirror.put(file, read_file((fs::path(store.directory()) / file).string(), limits::kSnapshotFileBytesMax));
+    for (const std::string& file : files)
+      mirror.put(file, read_file((fs::path(store.directory()) / file).string(),
+                                 limits::kSnapshotFileBytesMax));
     return files.size();
   });
 }
 
-std::size_t fetch_from_mirror(Store& store, Mirror& mirror,
-                              std::span<const AgeIdentity> identities,
+std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::span<const AgeIdentity> identities,
                               std::vector<std::string>& problems) {
   std::set<std::string> here;
   for (const Entry& entry : store.list()) here.insert(entry.file);

@@ -67,9 +67,9 @@ struct SyncReport {
 // is remembered: see has_unsynced().
 SyncReport sync_mirrors(Store& store, const MirrorOptions& options);
 
-// The same of what `store` has added since it was opened; of everything if a mirror was left behind
-// before.
-SyncReport sync_new(Store& store, const MirrorOptions& options);
+// The same of these files of the store only; of everything if a mirror was left behind before.
+SyncReport sync_files(Store& store, const std::vector<std::string>& files,
+                      const MirrorOptions& options);
 
 // Whether the last sync left a mirror behind.
 bool has_unsynced(const Store& store);
@@ -77,8 +77,7 @@ bool has_unsynced(const Store& store);
 // Takes in what `mirror` has and the store lacks; returns how many. One sentence in `problems` for
 // each file that is no sound snapshot.
 // `identities` prove what comes: see Store::import_file.
-std::size_t fetch_from_mirror(Store& store, Mirror& mirror,
-                              std::span<const AgeIdentity> identities,
+std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::span<const AgeIdentity> identities,
                               std::vector<std::string>& problems);
 
 }  // namespace lukskeep::archive

@@ -37,6 +37,7 @@ constexpr seconds kBackOffMax{300};
 // What no event told of is found by looking through the folders anew.
 constexpr seconds kSweepInterval{3600};
 constexpr seconds kSweepDelay{1};
+constexpr seconds kPeriod{limits::kWatchPeriodSeconds};
 // CancelToken has nothing to wait for.
 constexpr seconds kCancelLook{1};
 
@@ -244,6 +245,9 @@ void Watcher::look_again(const std::string& path, unsigned tries) {
     case Seen::kNotTaken:
       pending_[path] = {.due = store_due_, .tries = tries};
       break;
+    case Seen::kTooOften:
+      pending_[path] = {.due = known_[path].period_start + kPeriod, .tries = 0};
+      break;
   }
 }
 
@@ -299,6 +303,7 @@ Watcher::Seen Watcher::look_at_header(const std::string& path, const luks::Heade
     return Seen::kDone;
   }
   if (patient && is_mid_change(file, path)) return Seen::kChanging;
+  if (is_too_often(path)) return Seen::kTooOften;
   const Seen seen = archive_it(path, file, content);
   if (seen == Seen::kDone && store_error_) {
     store_error_.reset();
@@ -329,13 +334,40 @@ Watcher::Seen Watcher::archive_it(const std::string& path, const luks::HeaderFil
     };
     if (!use_store(add)) return Seen::kNotTaken;
   }
-  if (known_.size() < limits::kWatchFilesMax || known_.contains(path)) {
-    known_[path] = {.uuid = uuid, .content_id = content, .id = id};
-  }
+  remember(path, file, content, id);
   if (is_new) {
     tell_({.kind = WatchNews::Kind::kArchived, .path = path, .uuid = uuid, .id = id, .text = {}});
   }
   return Seen::kDone;
+}
+
+void Watcher::remember(const std::string& path, const luks::HeaderFile& file,
+                       const std::string& content, const std::string& id) {
+  if (known_.size() >= limits::kWatchFilesMax && !known_.contains(path)) return;
+  Known& known = known_[path];
+  known.uuid = file.header().uuid;
+  known.content_id = content;
+  known.id = id;
+  known.is_gone = false;
+  if (Clock::now() - known.period_start >= kPeriod) {
+    known.period_start = Clock::now();
+    known.snapshots = 0;
+  }
+  ++known.snapshots;
+}
+
+// Whoever writes headers without end fills no archive with them.
+bool Watcher::is_too_often(const std::string& path) {
+  const auto known = known_.find(path);
+  if (known == known_.end() || known->second.snapshots < limits::kWatchSnapshotsMax ||
+      Clock::now() - known->second.period_start >= kPeriod) {
+    return false;
+  }
+  trouble(path, Error(Code::kBusy,
+                      fmt::format("its header changed {} times in {} minutes: the next snapshot "
+                                  "waits until these are over",
+                                  limits::kWatchSnapshotsMax, kPeriod / std::chrono::minutes(1))));
+  return true;
 }
 
 // False if the archive did not take it: then it is left alone for a while.

@@ -40,8 +40,9 @@ struct WatchNews {
   std::string text;
 };
 
-// One thread at a time. What is wrong with a device or the archive is told once and tried again:
-// it ends nothing.
+// One thread at a time. Of a path whose header changes without end no more than
+// limits::kWatchSnapshotsMax states are kept in a period, the last one among them. What is wrong
+// with a device or the archive is told once and tried again: it ends nothing.
 class Watcher {
  public:
   using Clock = std::chrono::steady_clock;
@@ -62,12 +63,14 @@ class Watcher {
     std::string content_id;
     std::string id;
     bool is_gone = false;
+    Clock::time_point period_start;
+    unsigned snapshots = 0;  // since then
   };
   struct Pending {
     Clock::time_point due;
     unsigned tries = 0;
   };
-  enum class Seen : std::uint8_t { kDone, kChanging, kNotTaken };
+  enum class Seen : std::uint8_t { kDone, kChanging, kNotTaken, kTooOften };
 
   void watch_folders();
   void sweep(const CancelToken& cancel);
@@ -84,6 +87,9 @@ class Watcher {
                   const std::string& content);
   template <typename Work>
   bool use_store(const Work& work);
+  void remember(const std::string& path, const luks::HeaderFile& file, const std::string& content,
+                const std::string& id);
+  bool is_too_often(const std::string& path);
   void archive_failed(const Error& error);
   void trouble(const std::string& path, const Error& error);
   void wait(const CancelToken& cancel, Clock::time_point until) const;

@@ -23,8 +23,8 @@ inline constexpr std::uint64_t kKeyslotsAreaBytesMax = 128 * kMiB;  // LUKS2 §2
 inline constexpr std::uint64_t kLuks2MetadataBytesMax = 4 * kMiB;   // LUKS2 §2.3
 inline constexpr std::size_t kSaltBytesMax = 512;
 
-// Checks of a header: how much of an area is in memory, and how many places of damage in one keyslot
-// are listed.
+// Checks of a header: how much of an area is in memory, and how many places of damage in one
+// keyslot are listed.
 inline constexpr std::size_t kCheckPieceBytes = 64 * kKiB;
 inline constexpr std::size_t kCheckRangesMax = 16;
 
@@ -65,5 +65,8 @@ inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
 // Watching for changes of headers.
 inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at
+// Snapshots of one path in each period of kWatchPeriodSeconds: a guest writes its disk as it likes.
+inline constexpr unsigned kWatchSnapshotsMax = 30;
+inline constexpr unsigned kWatchPeriodSeconds = 600;
 
 }  // namespace lukskeep::limits

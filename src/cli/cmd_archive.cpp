@@ -25,6 +25,7 @@
 #include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
+#include "cli/mirrors.h"
 #include "cli/named_device.h"
 #include "cli/target.h"
 #include "cli/units.h"
@@ -166,6 +167,7 @@ class ArchiveAdd final : public Command {
     archive::Store store = open_or_make_archive(session, store_.chosen());
     const archive::Added added =
         store.add(file, {.path = volume_.header_path(), .reason = "manual", .command = ""});
+    settle_mirrors(session, store);
     if (stdout_) {
       const Bytes bytes =
           compact_ ? seal_compact(store, file) : store.file_of(store.find(added.id));
@@ -441,17 +443,20 @@ class ArchiveImport final : public Command {
       added.proven = archive::prove_snapshot(bytes, identities, what);
       return added;
     }
-    return open_or_make_archive(session, store_.chosen())
-        .import_file(bytes, what, identities);
+    archive::Store store = open_or_make_archive(session, store_.chosen());
+    added = store.import_file(bytes, what, identities);
+    settle_mirrors(session, store);
+    return added;
   }
 
   archive::Added import_backup(const Session& session, const std::shared_ptr<Device>& device) {
     const luks::HeaderFile file = luks::HeaderFile::open(device);
     if (session.dry_run) return {};
-    return open_or_make_archive(session, store_.chosen())
-        .add(file, {.path = path_, .reason = "import", .command = ""});
+    archive::Store store = open_or_make_archive(session, store_.chosen());
+    archive::Added added = store.add(file, {.path = path_, .reason = "import", .command = ""});
+    settle_mirrors(session, store);
+    return added;
   }
-
 
   static bool is_snapshot(const Device& device) {
     constexpr std::string_view kStem = "lukskeep-snapshot ";
@@ -592,7 +597,17 @@ class ArchiveStatus final : public Command {
           revoked, revoked == 1 ? " holds" : "s hold");
     }
     if (text.empty()) text = "no snapshots\n";
-    show(session, {{"store", store.directory()}, {"volumes", volumes}, {"revoked", revoked}}, text);
+    const bool unsynced = archive::has_unsynced(store);
+    if (unsynced) {
+      session.outcome->exit_status = 1;
+      text += "a mirror lacks the newest snapshots (lukskeep archive sync)\n";
+    }
+    show(session,
+         {{"store", store.directory()},
+          {"volumes", volumes},
+          {"revoked", revoked},
+          {"unsynced", unsynced}},
+         text);
   }
 
  private:
@@ -645,6 +660,7 @@ class ArchiveScan final : public Command {
     const archive::ScanReport seen = root_.empty()
                                          ? archive::scan_block_devices(found, session.cancel)
                                          : archive::scan(root_, found, session.cancel);
+    if (add_ && store && !session.dry_run) settle_mirrors(session, *store);
     text += fmt::format("{} volume{} among {} files and devices, {} of which could not be read\n",
                         volumes.size(), volumes.size() == 1 ? "" : "s", seen.looked_at,
                         seen.unreadable);

@@ -56,9 +56,9 @@ class ArchiveMirror final : public Command {
                                 printable(uri_, 256)));
     }
     if (found != mirrors.end()) {
-      throw Error(Code::kExists, fmt::format("'{}' is a mirror of '{}' already",
-                                             printable(uri_, 256),
-                                             printable(store.directory(), 256)));
+      throw Error(Code::kExists,
+                  fmt::format("'{}' is a mirror of '{}' already", printable(uri_, 256),
+                              printable(store.directory(), 256)));
     }
     mirrors.push_back(uri_);
     add(session, store, mirrors);
@@ -116,11 +116,10 @@ class ArchiveSync final : public Command {
     archive::SyncReport done;
     if (!session.dry_run) done = archive::sync_mirrors(store, options);
     finish(session, {{"store", store.directory()}, {"sent", done.sent}},
-           session.dry_run ? fmt::format("would bring {} mirror{} up to date", mirrors,
-                                         mirrors == 1 ? "" : "s")
-                           : fmt::format("sent {} snapshot{} to {} mirror{}", done.sent,
-                                         done.sent == 1 ? "" : "s", mirrors,
-                                         mirrors == 1 ? "" : "s"),
+           session.dry_run
+               ? fmt::format("would bring {} mirror{} up to date", mirrors, mirrors == 1 ? "" : "s")
+               : fmt::format("sent {} snapshot{} to {} mirror{}", done.sent,
+                             done.sent == 1 ? "" : "s", mirrors, mirrors == 1 ? "" : "s"),
            done.problems);
   }
 
@@ -134,8 +133,8 @@ class ArchiveSync final : public Command {
     }
     archive::Store store = open_or_make_archive(session, store_.chosen());
     std::vector<std::string> problems;
-    const std::size_t fetched = archive::fetch_from_mirror(
-        store, *mirror, identity_.read_if_any(session), problems);
+    const std::size_t fetched =
+        archive::fetch_from_mirror(store, *mirror, identity_.read_if_any(session), problems);
     finish(session, {{"store", store.directory()}, {"from", from_}, {"fetched", fetched}},
            fmt::format("took in {} snapshot{} of '{}'", fetched, fetched == 1 ? "" : "s",
                        printable(from_, 256)),

@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "cli/archive_args.h"
 #include "cli/command.h"
+#include "cli/mirrors.h"
 #include "cli/service_notify.h"
 
 namespace lukskeep::cli {
@@ -64,13 +65,24 @@ void tell(const Session& session, const WatchNews& news) {
     case WatchNews::Kind::kTrouble:
       warn(news.path.empty()
                ? fmt::format("nothing is archived, it will be tried again: {}", news.text)
-               : fmt::format("cannot look at '{}': {}", path, news.text));
+               : fmt::format("'{}': {}", path, news.text));
       break;
     case WatchNews::Kind::kRecovered:
       warn("the archive takes snapshots again");
       break;
   }
   if (session.json) tell_in_json(news);
+}
+
+// Trouble with a mirror ends nothing: the snapshot is in the archive.
+void mirror_snapshot(const Session& session, const std::string& directory, const std::string& id) {
+  try {
+    archive::Store store(directory);
+    settle_mirrors(session, store, id);
+  } catch (const Error& error) {
+    if (error.code() == Code::kInterrupted) throw;
+    warn(error.message());
+  }
 }
 
 class ArchiveWatch final : public Command {
@@ -97,7 +109,12 @@ class ArchiveWatch final : public Command {
     archive::WatchRequest request{.paths = paths_};
     if (interval_) request.interval = std::chrono::seconds(*interval_);
     archive::Watcher watcher(std::move(request), directory,
-                             [&session](const WatchNews& news) { tell(session, news); });
+                             [&session, &directory](const WatchNews& news) {
+                               tell(session, news);
+                               if (news.kind == WatchNews::Kind::kArchived) {
+                                 mirror_snapshot(session, directory, news.id);
+                               }
+                             });
     if (once_) return watcher.run_once(*session.cancel);
     notify_service_manager("READY=1");
     watcher.run(*session.cancel);

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -83,11 +84,25 @@ archive::MirrorOptions mirror_options(const Session& session) {
   return {.credentials = read_credentials, .cancel = session.cancel};
 }
 
-void settle_mirrors(const Session& session, archive::Store& store) {
+namespace {
+
+void send(const Session& session, archive::Store& store, const std::vector<std::string>& files) {
   archive::MirrorOptions options = mirror_options(session);
   // Who changes a header does not wait for a server that is away.
   options.patient = false;
-  for (const std::string& problem : archive::sync_new(store, options).problems) warn(problem);
+  for (const std::string& problem : archive::sync_files(store, files, options).problems) {
+    warn(problem);
+  }
+}
+
+}  // namespace
+
+void settle_mirrors(const Session& session, archive::Store& store) {
+  send(session, store, store.new_files());
+}
+
+void settle_mirrors(const Session& session, archive::Store& store, const std::string& id) {
+  send(session, store, {store.find(id).file});
 }
 
 }  // namespace lukskeep::cli

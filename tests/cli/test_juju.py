@@ -262,7 +262,7 @@ def test_restore_tells_first_and_does_it_when_confirmed(unit):
     assert "not restored" in unit.fails("restore", id=snapshot, confirm=FIRST)[0]
     assert unit.device("sdb").read_bytes() == changed
 
-    results = unit.does("restore", id=snapshot, confirm=FIRST.upper(), accept_objections=True)
+    results = unit.does("restore", id=snapshot, confirm=FIRST.upper(), allow="older,foreign")
     assert results["restored"] == "true" and "dry-run" not in results
     fails(2, "key", "test", "root/dev/sdb", "--key", "file:k2", cwd=unit.folder)
     assert unit.does("list")[f"volumes.{FIRST}.state"] == "current"
@@ -283,7 +283,7 @@ def test_restore_of_a_lost_header_finds_the_device_by_the_open_mapping(unit):
     assert unit.does("list")[f"volumes.{FIRST}.state"] == "no-header"
     results = unit.does("restore", id=snapshot)
     assert results["device"] == "/dev/sdb"
-    unit.does("restore", id=snapshot, confirm=FIRST, accept_objections=True)
+    unit.does("restore", id=snapshot, confirm=FIRST, allow="older,foreign")
     assert unit.device("sdb").read_bytes() == whole
 
 
@@ -293,13 +293,25 @@ def test_restore_onto_a_replaced_disk_with_a_key_that_was_brought(unit):
     snapshot = unit.does("backup", recipients=RECIPIENT)[f"volumes.{FIRST}.snapshot"]
     unit.device("sdd").write_bytes(bytes(16 << 20) + whole[16 << 20:])
     unit.device("sdb").unlink()
-    call = {"id": snapshot, "device": "/dev/sdd", "confirm": FIRST, "accept_objections": True}
+    call = {"id": snapshot, "device": "/dev/sdd", "confirm": FIRST, "allow": "older,foreign"}
     failure, _ = unit.fails("restore", **call)
     assert "own.key" in failure
     (unit.root / "run").mkdir()
     (unit.root / "run/key").write_text(IDENTITY + "\n")
     assert unit.does("restore", **call, identity="/run/key")["restored"] == "true"
     assert unit.device("sdd").read_bytes() == whole
+
+
+def test_an_archive_elsewhere_is_used_for_everything(unit):
+    elsewhere = str(unit.folder / "elsewhere")
+    snapshot = unit.does("backup", archive=elsewhere)[f"volumes.{FIRST}.snapshot"]
+    assert unit.does("list")[f"volumes.{FIRST}.state"] == "missing"
+    assert unit.does("list", archive=elsewhere)["volumes-uncovered"] == "0"
+    ok("config", "root/dev/sdb", "--label", "x", "--no-archive", cwd=unit.folder)
+    unit.does("restore", id=snapshot, archive=elsewhere, confirm=FIRST, allow="older,foreign")
+    assert unit.does("list", archive=elsewhere)["snapshots-total"] == "4"  # before and after it
+    assert not (unit.folder / "store").exists()
+    assert "not an absolute path" in unit.fails("list", archive="elsewhere")[0]
 
 
 @pytest.mark.parametrize("parameters,message", [
@@ -309,6 +321,7 @@ def test_restore_onto_a_replaced_disk_with_a_key_that_was_brought(unit):
     ({"id": "abcd1234"}, "no snapshot"),
     ({"id": 7}, "not a snapshot"),
     ({"id": "abcd", "confirm": "yes"}, "not a UUID"),
+    ({"id": "abcd", "allow": "--yes"}, "not reasons"),
     ({"id": "abcd", "identity": "key"}, "not an absolute path"),
 ])
 def test_parameters_that_are_wrong(unit, parameters, message):

@@ -296,6 +296,22 @@ def test_a_store_that_is_read_only_or_full_for_a_while(kept, watching, break_it,
     assert daemon.end() == 0
 
 
+def test_a_header_that_changes_without_end_does_not_fill_the_archive(kept, watching):
+    ok("create", "guest", "--size", "64K", "--type", "luks1", "--key", "file:k1", *PBKDF2, cwd=kept)
+    daemon = watching("guest", "--interval", "86400")
+    for number in range(30):
+        daemon.wait_for("archived", number + 1)
+        with open(kept / "guest", "r+b") as file:
+            file.seek(5000)  # the material of keyslot 0
+            file.write(os.urandom(16))
+    assert "30 times" in daemon.wait_for("trouble")[0]["message"]
+    os.close(os.open(kept / "guest", os.O_WRONLY))
+    time.sleep(0.5)
+    assert len(snapshots(kept)) == 30 and len(daemon.of("trouble")) == 1
+    # Others are archived as ever.
+    assert daemon.end() == 0
+
+
 def test_once(kept):
     args = ["archive", "watch", "volumes", "--once", "--store", "store"]
     assert "archived" in ok(*args, cwd=kept).text

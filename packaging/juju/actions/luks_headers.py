@@ -23,6 +23,7 @@ from lukskeep_program import LukskeepError, TooLong, lukskeep, run  # noqa: E402
 # All relayed snapshots of one call together: Juju keeps results in documents of at most 16 MiB.
 RELAY_CHARS_MAX = 4 << 20
 PATH = r"/[^\x00-\x1f]*"
+REASONS = re.compile(r"[a-z]+(-[a-z]+)*(,[a-z]+(-[a-z]+)*)*")
 SNAPSHOT_ID = r"[0-9a-f]{4,64}"
 RECIPIENTS = r"age1[0-9a-z]+(,age1[0-9a-z]+)*"
 # Tests have a tree of their own.
@@ -31,7 +32,11 @@ TREE = Tree(os.environ.get("LUKSKEEP_JUJU_ROOT") or "/")
 
 def store_option(parameters):
     archive = text_parameter(parameters, "archive", PATH, "an absolute path")
-    return [f"--store={archive}"] if archive else []
+    if not archive:
+        return []
+    # What a restore replaces goes there too.
+    os.environ["LUKSKEEP_ARCHIVE"] = archive
+    return [f"--store={archive}"]
 
 
 # ---- the archive -------------------------------------------------------------------------------
@@ -176,6 +181,7 @@ def restore(parameters, results):
     if not name:
         raise ActionFailed("parameter id names the snapshot to restore")
     confirmed = text_parameter(parameters, "confirm", UUID, "a UUID").lower()
+    allowed = text_parameter(parameters, "allow", REASONS, "reasons with commas between")
     identity = text_parameter(parameters, "identity", PATH, "an absolute path")
     options = [*store, *([f"--identity=file:{TREE.place(identity)}"] if identity else [])]
 
@@ -188,15 +194,18 @@ def restore(parameters, results):
                        ("device", device), ("serial", manifest["manifest"]["device"]["serial"]),
                        ("keyslots", len(plan["keyslots"])), ("restored", False)):
         results.add(key, value)
-    results.add_list("objections", plan["objections"])
+    objections = [f"{one['reason']}: {one['text']}" for one in plan["objections"]]
+    results.add_list("objections", objections)
     results.add_list("changes", plan["notes"])
     if not confirmed:
         return results.add("dry-run", f"nothing was changed; confirm={uuid} restores it")
     if confirmed != uuid:
         raise ActionFailed(f"confirm is {confirmed}, but the snapshot is of {uuid}")
-    if plan["objections"] and not flag_parameter(parameters, "accept-objections"):
-        raise ActionFailed("not restored, because of: " + "; ".join(plan["objections"]))
-    lukskeep(*command, *(["--yes"] if plan["objections"] else []))
+    refused = sorted({one["reason"] for one in plan["objections"]} - set(allowed.split(",")))
+    if refused:
+        raise ActionFailed(f"not restored (allow={','.join(refused)} does it all the same), because "
+                           "of: " + "; ".join(objections))
+    lukskeep(*command, *(["--allow", allowed] if allowed else []))
     results.add("restored", True)
 
 
