@@ -458,6 +458,7 @@ void check_description(const Manifest& manifest, ByteView header, std::string_vi
   const Manifest found = describe(*file);
   const auto fingerprints = [](const Manifest& of) {
     std::vector<std::string> list;
+    list.reserve(of.keyslots.size());
     for (const SnapshotKey& key : of.keyslots) list.push_back(key.fingerprint);
     return list;
   };

@@ -5,6 +5,8 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,6 +88,10 @@ class StoreTest : public ::testing::Test {
   static void write(const std::string& path, ByteView bytes) {
     std::ofstream(path, std::ios::binary | std::ios::trunc) << as_string_view(bytes);
   }
+  static Entry must(std::optional<Entry> entry) {
+    if (!entry) throw std::runtime_error("there is none");
+    return std::move(*entry);
+  }
   static Code code_of(const std::function<void()>& call) {
     try {
       call();
@@ -135,7 +141,7 @@ TEST_F(StoreTest, AnOlderStateAtTheSamePathDoesNotRevokeTheNewer) {
   EXPECT_FALSE(store.find(newest).revoked);
   EXPECT_TRUE(store.find(clone).reference);
   // It is what is there now, all the same.
-  EXPECT_EQ(store.newest(live.header().uuid, "/dev/live")->id, clone);
+  EXPECT_EQ(must(store.newest(live.header().uuid, "/dev/live")).id, clone);
 }
 
 TEST_F(StoreTest, AHeaderThatWasPutBackIsTheReference) {
@@ -167,7 +173,7 @@ TEST_F(StoreTest, TheLastOneTakenIsTheNewestWhateverTheClockSays) {
   const std::string first = store.add(std::move(early), origin).id;
   luks::add_keyslot(live, must_unlock(live, kFirstPassphrase), as_byte_view("x"), cheap_keyslot());
   const std::string second = store.add(live, origin).id;
-  EXPECT_EQ(store.newest(live.header().uuid, "/dev/live")->id, second);
+  EXPECT_EQ(must(store.newest(live.header().uuid, "/dev/live")).id, second);
   EXPECT_EQ(store.find(second).taken_ns, store.find(first).taken_ns + 1);
 }
 
@@ -183,13 +189,13 @@ TEST_F(StoreTest, AnUnchangedHeaderIsArchivedAgainIfItsSnapshotIsLost) {
   changed[60] ^= std::byte{1};
   const std::vector<Bytes> damages = {changed, {}, Bytes(whole.begin(), whole.end() - 1)};
   for (const Bytes& damage : damages) {
-    write(file_of(*store.newest(live.header().uuid, "/dev/live")), damage);
+    write(file_of(must(store.newest(live.header().uuid, "/dev/live"))), damage);
     EXPECT_TRUE(add(store, live).is_new);
     EXPECT_FALSE(add(store, live).is_new);
   }
-  fs::remove(file_of(*store.newest(live.header().uuid, "/dev/live")));
+  fs::remove(file_of(must(store.newest(live.header().uuid, "/dev/live"))));
   EXPECT_TRUE(add(store, live).is_new);
-  EXPECT_NO_THROW(store.open(*store.newest(live.header().uuid, "/dev/live"), keys()));
+  EXPECT_NO_THROW(store.open(must(store.newest(live.header().uuid, "/dev/live")), keys()));
 }
 
 TEST_F(StoreTest, AnotherSnapshotUnderItsNameIsNotOpened) {
@@ -246,8 +252,8 @@ TEST_F(StoreTest, WhatAForgedSnapshotSaysIsNotBelieved) {
   const auto check = [&](Store& checked) {
     EXPECT_EQ(checked.find(added.id).trust, Trust::kUnproven);
     EXPECT_FALSE(checked.find(added.id).reference);
-    EXPECT_EQ(checked.newest(uuid, "/dev/live")->id, real);
-    EXPECT_EQ(checked.newest_at("/dev/live")->id, real);
+    EXPECT_EQ(must(checked.newest(uuid, "/dev/live")).id, real);
+    EXPECT_EQ(must(checked.newest_at("/dev/live")).id, real);
     EXPECT_FALSE(checked.find(real).revoked);
     EXPECT_TRUE(checked.find(real).reference);
   };
@@ -271,8 +277,8 @@ TEST_F(StoreTest, WhatIsChecked) {
       {"payload", [](Manifest& m) { ++m.payload_offset_bytes; }},
   };
   for (const auto& [name, lie] : lies) {
-    EXPECT_EQ(code_of([&] { store.import_file(forge(live, lie), "x", keys()); }), Code::kDamaged)
-        << name;
+    const Bytes forged = forge(live, lie);
+    EXPECT_EQ(code_of([&] { store.import_file(forged, "x", keys()); }), Code::kDamaged) << name;
   }
   for (const std::int64_t late :
        {std::numeric_limits<std::int64_t>::max(),
@@ -438,7 +444,7 @@ TEST_F(StoreTest, NamesThatAreNoText) {
   EXPECT_FALSE(add(store, live, path).is_new);
   EXPECT_TRUE(add(store, live, "/dev/\xfe\xef\xbf\xbd").is_new);
   EXPECT_TRUE(store.newest(live.header().uuid, path));
-  EXPECT_EQ(manifest_bytes(store.newest_at(path)->device_path), path);
+  EXPECT_EQ(manifest_bytes(must(store.newest_at(path)).device_path), path);
   store.rebuild();
   EXPECT_FALSE(add(store, live, path).is_new);
 }
