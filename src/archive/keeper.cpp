@@ -101,6 +101,21 @@ std::string Keeper::before(const luks::HeaderFile& file, const std::string& path
   return id;
 }
 
+std::string Keeper::before(const Capture& wreck) {
+  try {
+    return store()
+        .add(wreck, {.path = wreck.manifest.device.path,
+                     .reason = std::string(kWreck),
+                     .command = command_})
+        .id;
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                fmt::format("cannot archive what is left of the header of '{}': {}",
+                            wreck.manifest.device.path, error.message()),
+                "--no-archive overwrites it without a copy");
+  }
+}
+
 void Keeper::will_write(const std::string& path) {
   if (std::ranges::find(paths_, path) == paths_.end()) paths_.push_back(path);
 }

@@ -31,6 +31,9 @@ class Keeper {
   std::string before(const luks::HeaderFile& file, const std::string& path);
   // A header was made at `path`, or is about to be replaced there: nothing to keep from before.
   void will_write(const std::string& path);
+  // What is about to be overwritten at `path` cannot be read as a header any more: its bytes are
+  // kept. Throws as before().
+  std::string before(const Capture& wreck);
   // The header of `from` goes to `to`, and there is none at `from` any more.
   void moved(const std::string& from, const std::string& to);
   // To be called when everything is written and no device is open for writing any more. Returns one

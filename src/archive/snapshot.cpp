@@ -168,6 +168,15 @@ std::optional<luks::HeaderFile> parse_copy(Bytes bytes) {
   }
 }
 
+void set_origin(Manifest& manifest, const DeviceIdentity& device) {
+  manifest.device = device;
+  manifest.device.path = place_text(device.path);
+  manifest.device.serial = manifest_text(device.serial);
+  manifest.device.wwn = manifest_text(device.wwn);
+  manifest.host = host_name();
+  manifest.taken_ns = now_ns();
+}
+
 // ---- manifest
 // ------------------------------------------------------------------------------------
 
@@ -317,18 +326,27 @@ Capture capture(const luks::HeaderFile& file, const std::string& path) {
     Capture taken{.manifest = describe(*copy), .header = std::move(bytes)};
     taken.manifest.sha256 = sha256_hex(taken.header);
     taken.manifest.problems = problems_of(present.report());
-    taken.manifest.device = identify_device(path, file.device()->size_bytes());
-    taken.manifest.device.path = place_text(path);
-    taken.manifest.device.serial = manifest_text(taken.manifest.device.serial);
-    taken.manifest.device.wwn = manifest_text(taken.manifest.device.wwn);
-    taken.manifest.host = host_name();
-    taken.manifest.taken_ns = now_ns();
+    set_origin(taken.manifest, identify_device(path, file.device()->size_bytes()));
     return taken;
   }
   throw Error(Code::kBusy,
               fmt::format("the header of '{}' changes again and again while it is read",
                           file.device()->name()),
               "wait until the other program is done, or stop it");
+}
+
+Capture capture_wreck(ByteView bytes, const luks::Header& expected, const DeviceIdentity& device,
+                      const std::string& problem) {
+  Capture taken{.manifest = {.uuid = uuid_text(expected.uuid),
+                             .version = expected.version == luks::Version::kLuks1 ? 1U : 2U,
+                             .header_bytes = bytes.size(),
+                             .problems = {manifest_text(problem)},
+                             .sha256 = sha256_hex(bytes),
+                             .reason = std::string(kWreck)},
+                .header = Bytes(bytes.begin(), bytes.end())};
+  taken.manifest.content_id = taken.manifest.sha256;
+  set_origin(taken.manifest, device);
+  return taken;
 }
 
 std::string place_text(const std::string& path) {
@@ -453,6 +471,9 @@ std::optional<Bytes> open_snapshot(ByteView file, std::span<const AgeIdentity> i
 }
 
 void check_description(const Manifest& manifest, ByteView header, std::string_view what) {
+  // Opening it has compared the bytes with the manifest's SHA-256, and there is nothing else to
+  // say.
+  if (manifest.reason == kWreck) return;
   const auto file = parse_copy(Bytes(header.begin(), header.end()));
   if (!file) throw Error(Code::kDamaged, fmt::format("{}: what it holds is no header", what));
   const Manifest found = describe(*file);

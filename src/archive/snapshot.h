@@ -59,7 +59,7 @@ struct Manifest {
   std::string content_id;
   DeviceIdentity device;
   std::int64_t taken_ns = 0;  // since 1970, UTC
-  std::string reason;         // "before", "after", "manual", "import", "watch"
+  std::string reason;         // "before", "after", "manual", "import", "scan", "watch", "wreck"
   std::string command;        // that changed the header, or empty
   std::string host;
 
@@ -82,6 +82,14 @@ Capture capture(const luks::HeaderFile& file, const std::string& path);
 // What a manifest calls a device at `path` and a header's UUID.
 std::string place_text(const std::string& path);
 std::string uuid_text(std::string_view uuid);
+
+// The reason of bytes that can no longer be read as a header, kept before they are overwritten.
+inline constexpr std::string_view kWreck = "wreck";
+
+// A snapshot of such bytes. `expected` is the header that will take their place: it says which
+// volume they were of. `problem` is what was wrong with them.
+Capture capture_wreck(ByteView bytes, const luks::Header& expected, const DeviceIdentity& device,
+                      const std::string& problem);
 
 // Only the manifest's content_id: for a look whether anything changed.
 std::string content_id(const luks::HeaderFile& file);

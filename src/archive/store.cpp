@@ -73,11 +73,16 @@ std::string_view mark_of(Trust trust) {
   return "";
 }
 
-// A header backup that was archived is sealed here, but is no state of the device it was found on.
+// A header backup that was archived is sealed here, but is no state of the device it was found on;
+// neither is what could not be read any more.
+bool is_no_state(std::string_view reason) { return reason == "import" || reason == kWreck; }
+
 Trust trust_of(const fs::path& file, const Manifest& manifest) {
   const std::string stem = file.stem().string();
   if (stem.ends_with(kUnprovenMark)) return Trust::kUnproven;
-  if (stem.ends_with(kImportedMark) || manifest.reason == "import") return Trust::kImported;
+  if (stem.ends_with(kImportedMark) || is_no_state(manifest.reason)) {
+    return Trust::kImported;
+  }
   return Trust::kOwn;
 }
 
@@ -352,7 +357,7 @@ void Store::record(const SnapshotFile& snapshot, const Stored& stored) {
 // The last one of its kind of the same device.
 std::optional<Entry> Store::last_of(std::string_view uuid, std::string_view device_path,
                                     std::string_view reason) {
-  const Trust trust = reason == "import" ? Trust::kImported : Trust::kOwn;
+  const Trust trust = is_no_state(reason) ? Trust::kImported : Trust::kOwn;
   return with_catalogue(
       [&](Catalogue& catalogue) { return catalogue.newest(uuid, device_path, trust); });
 }

@@ -12,6 +12,7 @@
 #include <lukskeep/error.h>
 
 #include "archive/device_identity.h"
+#include "archive/keeper.h"
 #include "archive/restore_guard.h"
 #include "base/bytes.h"
 #include "cli/header_view.h"
@@ -69,12 +70,23 @@ class Restoration {
     const std::set<int> killed = args_.kill_revived ? plan.revived : std::set<int>();
     if (!killed.empty()) luks::leave_out_keyslots(plan, killed);
     warn_of_revived(plan, killed);
-    const std::optional<std::string> undo = keep_header(session_, volume_.header_path());
+    const std::optional<std::string> undo = keep_present(plan, target->size_bytes());
     if (!session_.dry_run) luks::restore_header(plan, *target);
     report(session_, to_json(plan, killed, undo), to_text(plan, killed, undo));
   }
 
  private:
+  // What is there goes into the archive, readable or not.
+  std::optional<std::string> keep_present(const RestorePlan& plan,
+                                          std::uint64_t device_bytes) const {
+    const std::string& path = volume_.header_path();
+    const std::optional<std::string> kept = keep_header(session_, path);
+    if (kept || session_.keeper == nullptr || plan.present || all_zero(plan.replaced)) return kept;
+    return session_.keeper->before(archive::capture_wreck(
+        plan.replaced, plan.from_backup, archive::identify_device(path, device_bytes),
+        plan.notes.empty() ? "" : plan.notes.front()));
+  }
+
   // What is to come is judged, not what is there: that may be what the backup is to save from. The
   // bytes that are judged are those that will be written, whatever happens to the backup meanwhile.
   std::shared_ptr<Device> judged_copy() const {
@@ -213,8 +225,7 @@ class Restoration {
     if (!killed.empty())
       text += fmt::format("\n  keyslots {} are left out", fmt::join(killed, ", "));
     if (undo) {
-      text += fmt::format("\n  what was there: archive:{} (header restore --allow older)",
-                          undo->substr(0, 12));
+      text += fmt::format("\n  what was there is kept as archive:{}", undo->substr(0, 12));
     }
     return text;
   }

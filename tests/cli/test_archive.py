@@ -592,3 +592,21 @@ def test_a_user_without_a_home_changes_headers(service):
     assert run_as("archive", "add", "v", **store).err == ""
     listed = run_as("archive", "list", "--json", **store).json["snapshots"]
     assert [one["reason"] for one in listed] == ["after", "before"]
+
+
+def test_what_is_left_of_a_header_is_kept_before_it_is_overwritten(kept):
+    ok("header", "backup", "v2", "h", cwd=kept)
+    with open(kept / "v2", "r+b") as file:
+        for at in (5000, 16384 + 5000):
+            file.seek(at)
+            file.write(b"\xff" * 16)
+    wreck = (kept / "v2").read_bytes()
+    result = ok("header", "restore", "v2", "h", "--json", cwd=kept).json
+    newest = next(s for s in snapshots(kept) if s["id"] == result["undo"])
+    assert newest["reason"] == "wreck"
+    ok("archive", "export", newest["id"], "left", cwd=kept)
+    assert wreck.startswith((kept / "left").read_bytes())
+    assert ok("archive", "verify", "--open", "--json", cwd=kept).json["problems"] == []
+    # It is no state of the volume that anything is measured by, and nothing to restore.
+    assert ok("archive", "status", "--json", cwd=kept).json["volumes"][0]["state"] == "current"
+    fails(4, "header", "restore", "v2", f"archive:{newest['id']}", cwd=kept)
