@@ -39,7 +39,7 @@ _lukskeep_options() {
       options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header repair')
-      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header convert')
       options='--header --policy --type --dry-run --yes --no-archive --json --quiet --help'

@@ -1,4 +1,5 @@
 // header backup, restore, repair.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,15 +15,20 @@
 #include <lukskeep/error.h>
 
 #include "archive/device_identity.h"
+#include "archive/keeper.h"
 #include "archive/store.h"
 #include "base/bytes.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
+#include "cli/named_device.h"
 #include "cli/restoration.h"
 #include "cli/target.h"
 #include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/header_backup.h"
+#include "luks/layout.h"
+#include "luks/luks1_repair.h"
+#include "storage/memory_device.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -97,6 +103,9 @@ class HeaderRepair final : public Command {
  public:
   void declare(Options& options) override {
     volume_.declare(options);
+    options.flag({.name = "--orphan-tokens",
+                  .help = "remove the tokens that are assigned to no keyslot too"},
+                 orphans_);
     args_.declare(options);
   }
 
@@ -106,9 +115,12 @@ class HeaderRepair final : public Command {
       file.emplace(open_header(volume_));
     } catch (const Error& error) {
       if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged) throw;
+      if (mend(session)) return;
       return restore_newest(session, error);
     }
-    const std::vector<std::string> problems = file->report().problems;
+    std::vector<std::string> problems = file->report().problems;
+    luks::Header mended = file->header();
+    if (orphans_) remove_orphans(mended, problems);
     const bool foreign = file->report().foreign_start;
     file.reset();
     const std::string name = printable(volume_.volume, 256);
@@ -125,19 +137,71 @@ class HeaderRepair final : public Command {
     if (!problems.empty()) {
       // Every commit leaves two good copies.
       luks::HeaderFile changing = open_header_for_change(session, volume_);
-      changing.commit({.header = changing.header(),
+      changing.commit({.header = std::move(mended),
                        .new_areas = {},
                        .obsolete = {},
                        .overwrite_foreign = foreign});
     }
     report(session, {{"volume", volume_.volume}, {"repaired", problems}},
            problems.empty() ? fmt::format("nothing to repair: the header of '{}' is whole", name)
-                            : fmt::format("{} both copies of the header of '{}': {}",
+                            : fmt::format("{} the header of '{}' anew: {}",
                                           session.dry_run ? "would write" : "wrote", name,
                                           fmt::join(problems, "; ")));
   }
 
  private:
+  static void remove_orphans(luks::Header& header, std::vector<std::string>& problems) {
+    std::erase_if(header.tokens, [&](const auto& entry) {
+      if (!entry.second.keyslots.empty()) return false;
+      problems.push_back(fmt::format("token {} ({}) is assigned to no keyslot", entry.first,
+                                     printable(entry.second.type)));
+      return true;
+    });
+  }
+
+  // A LUKS1 header of which only such fields are damaged as can be known. False if it is none.
+  bool mend(const Session& session) const {
+    const auto device =
+        open_device(volume_.header_path(),
+                    session.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
+    if (device->size_bytes() < luks::kLuks1HeaderBytes) return false;
+    Bytes head(luks::kLuks1HeaderBytes);
+    device->read(0, head);
+    const auto repair = luks::mend_luks1(head);
+    if (!repair) return false;
+    const luks::Header header = luks::decode_luks1(repair->header, "the mended header");
+    if (!args_.key.key.empty()) prove(session, *device, header, repair->header);
+    if (!session.dry_run) {
+      if (session.keeper != nullptr) keep(session, *device, header);
+      luks::write_mended(*device, head, *repair);
+    }
+    report(
+        session, {{"volume", volume_.volume}, {"repaired", repair->changes}},
+        fmt::format("{} in the LUKS1 header of '{}': {}", session.dry_run ? "would mend" : "mended",
+                    printable(volume_.volume, 256), fmt::join(repair->changes, "; ")));
+    return true;
+  }
+
+  // Throws unless the key opens what the header would be.
+  void prove(const Session& session, const Device& device, const luks::Header& header,
+             ByteView mended) const {
+    Bytes bytes(std::min(luks::header_end_bytes(header), device.size_bytes()));
+    device.read(0, bytes);
+    std::ranges::copy(mended, bytes.begin());
+    const auto copy = std::make_shared<storage::MemoryDevice>(std::move(bytes), false);
+    static_cast<void>(unlock_volume(session, luks::HeaderFile::open(with_name(copy, device.name())),
+                                    args_.key, args_.key.unlock_options(session)));
+  }
+
+  void keep(const Session& session, const Device& device, const luks::Header& header) const {
+    Bytes bytes(std::min(luks::header_end_bytes(header), device.size_bytes()));
+    device.read(0, bytes);
+    const std::string& path = volume_.header_path();
+    static_cast<void>(session.keeper->before(archive::capture_wreck(
+        bytes, header, archive::identify_device(path, device.size_bytes()), "a damaged header")));
+    session.keeper->will_write(path);
+  }
+
   // Nothing on the device can be read: the archive knows what was there.
   void restore_newest(const Session& session, const Error& damage) const {
     const std::string directory = args_.store.chosen();
@@ -157,6 +221,7 @@ class HeaderRepair final : public Command {
 
   VolumeArgs volume_;
   RestoreArgs args_;
+  bool orphans_ = false;
 };
 
 }  // namespace

@@ -155,6 +155,36 @@ def test_a_damaged_copy_is_reported_and_left_alone(luks2):
     assert ok("info", "v2", "--json", cwd=luks2).json["copies"]["primary"] == "good"
 
 
+def test_repair_mends_a_luks1_header_without_an_archive(luks1):
+    whole = (luks1 / "v1").read_bytes()
+    for at, data in ((0, b"DUKS"), (208 + 44, bytes(4)), (208 + 40, b"\xff" * 4)):
+        with open(luks1 / "v1", "r+b") as file:
+            file.seek(at)
+            file.write(data)
+        damaged = (luks1 / "v1").read_bytes()
+        fails(4, "info", "v1", cwd=luks1)
+        ok("header", "repair", "v1", "--dry-run", cwd=luks1)
+        fails(2, "header", "repair", "v1", "--key", "file:k2", cwd=luks1)
+        assert (luks1 / "v1").read_bytes() == damaged
+        assert len(ok("header", "repair", "v1", "--key", "file:k1", "--json",
+                      cwd=luks1).json["repaired"]) == 1
+        assert (luks1 / "v1").read_bytes() == whole
+    (luks1 / "v1").write_bytes(b"LUKS\xba\xbe\x00\x01" + os.urandom(1 << 20))
+    fails(1, "header", "repair", "v1", cwd=luks1)
+
+
+def test_repair_removes_orphan_tokens_if_asked(luks2):
+    for number, keyslots in enumerate(('["0"]', "[]", "[]")):
+        (luks2 / "token").write_text('{"type":"t","keyslots":%s}' % keyslots)
+        ok("token", "import", "v2", "token", cwd=luks2)
+    assert ok("header", "repair", "v2", "--json", cwd=luks2).json["repaired"] == []
+    ok("header", "repair", "v2", "--orphan-tokens", "--dry-run", cwd=luks2)
+    assert len(ok("token", "list", "v2", "--json", cwd=luks2).json["tokens"]) == 3
+    assert len(ok("header", "repair", "v2", "--orphan-tokens", "--json",
+                  cwd=luks2).json["repaired"]) == 2
+    assert len(ok("token", "list", "v2", "--json", cwd=luks2).json["tokens"]) == 1
+
+
 # ---- info --------------------------------------------------------------------------------------
 
 INFO_MEMBERS = {"volume", "type", "uuid", "label", "subsystem", "header_size", "payload_offset",
