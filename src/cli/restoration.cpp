@@ -30,6 +30,7 @@ using luks::RestoreRisk;
 
 std::vector<std::string_view> risk_names() {
   std::vector<std::string_view> names;
+  names.reserve(luks::kRestoreRiskCount);
   for (int i = 0; i < luks::kRestoreRiskCount; ++i) {
     names.push_back(luks::risk_name(static_cast<RestoreRisk>(i)));
   }
@@ -80,7 +81,7 @@ class Restoration {
   std::optional<std::string> keep_present(const RestorePlan& plan,
                                           std::uint64_t device_bytes) const {
     const std::string& path = volume_.header_path();
-    const std::optional<std::string> kept = keep_header(session_, path);
+    std::optional<std::string> kept = keep_header(session_, path);
     if (kept || session_.keeper == nullptr || plan.present || all_zero(plan.replaced)) return kept;
     return session_.keeper->before(archive::capture_wreck(
         plan.replaced, plan.from_backup, archive::identify_device(path, device_bytes),

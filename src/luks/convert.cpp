@@ -409,8 +409,8 @@ Plan plan_luks1(const HeaderFile& file) {
 Plan plan_conversion(const HeaderFile& file, Version target) {
   if (file.header().version == target) {
     Plan plan;
-    plan.obstacles.push_back(target == Version::kLuks1 ? "it is LUKS1 already"
-                                                       : "it is LUKS2 already");
+    plan.obstacles.emplace_back(target == Version::kLuks1 ? "it is LUKS1 already"
+                                                          : "it is LUKS2 already");
     return plan;
   }
   return target == Version::kLuks2 ? plan_luks2(file) : plan_luks1(file);

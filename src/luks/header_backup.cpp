@@ -140,10 +140,10 @@ void compare_keys(const Header& backup, const Header& present, RestorePlan& plan
     object(RestoreRisk::kVolumeKey,
            "the backup holds another volume key: the payload would be unreadable");
   }
-  for (const auto& [id, keyslot] : backup.keyslots) {
+  for (const auto& back : backup.keyslots) {
     const bool there = std::ranges::any_of(
-        present.keyslots, [&](const auto& entry) { return same_key(entry.second, keyslot); });
-    if (!there) plan.revived.insert(id);
+        present.keyslots, [&](const auto& entry) { return same_key(entry.second, back.second); });
+    if (!there) plan.revived.insert(back.first);
   }
   note_changes(plan);
 }
@@ -181,17 +181,23 @@ bool has_other_luks1_key(ByteView wreck, const Header& backup) {
   return false;
 }
 
+// Absent if too little is left of the copy to say anything.
+std::optional<Luks2Prefix> readable_prefix(ByteView head, std::uint64_t at) {
+  try {
+    return decode_luks2_prefix(head, at, "what is left of the header");
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 // The highest sequence id that a copy of a wreck says, 0 if there is none.
 std::uint64_t latest_sequence_id(ByteView wreck) {
   std::uint64_t latest = 0;
   const auto look = [&](std::uint64_t at) {
     const ByteView head = part(wreck, at, kLuks2BinaryHeaderBytes);
     if (head.empty()) return;
-    try {
-      const auto prefix = decode_luks2_prefix(head, at, "what is left of the header");
-      if (prefix) latest = std::max(latest, prefix->sequence_id);
-    } catch (const Error&) {
-      // Too little is left of this copy to say anything.
+    if (const auto prefix = readable_prefix(head, at)) {
+      latest = std::max(latest, prefix->sequence_id);
     }
   };
   look(0);
