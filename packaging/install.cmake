@@ -50,6 +50,8 @@ install(FILES ${CMAKE_CURRENT_LIST_DIR}/completion/lukskeep.bash RENAME lukskeep
   DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.service
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.timer
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-sync.service
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-sync.timer
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-watch.service DESTINATION lib/systemd/system)
 install(DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/juju DESTINATION ${CMAKE_INSTALL_DATADIR}/lukskeep
   USE_SOURCE_PERMISSIONS PATTERN __pycache__ EXCLUDE)

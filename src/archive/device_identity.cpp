@@ -6,6 +6,8 @@
 #include <sstream>
 #include <system_error>
 
+#include <climits>
+
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -19,11 +21,11 @@ namespace {
 constexpr std::size_t kTextBytesMax = 256;
 
 // The first line of a small file, without white space at its ends; empty if there is none.
-std::string first_line(const std::filesystem::path& path) {
+std::string first_line(const std::filesystem::path& path, std::size_t bytes_max = kTextBytesMax) {
   std::ifstream file(path);
   std::string line;
   if (!std::getline(file, line)) return {};
-  line.resize(std::min(line.size(), kTextBytesMax));
+  line.resize(std::min(line.size(), bytes_max));
   const std::size_t start = line.find_first_not_of(" \t");
   if (start == std::string::npos) return {};
   return line.substr(start, line.find_last_not_of(" \t\r") - start + 1);
@@ -90,7 +92,7 @@ void add_block_users(const fs::path& root, const std::string& number,
 
 void add_loops(const fs::path& root, const std::string& file, std::vector<std::string>& users) {
   for (const std::string& name : entries_of(root / "sys/block")) {
-    if (first_line(root / "sys/block" / name / "loop/backing_file") == file) {
+    if (first_line(root / "sys/block" / name / "loop/backing_file", PATH_MAX) == file) {
       users.push_back(fmt::format("loop device {}", printable(name)));
     }
   }
@@ -105,9 +107,8 @@ std::vector<std::string> users_of(const std::string& path, const std::string& ro
   if (S_ISBLK(status.st_mode)) {
     add_block_users(root, fmt::format("{}:{}", major(status.st_rdev), minor(status.st_rdev)),
                     users);
-  } else {
-    add_loops(root, absolute_path(path), users);
   }
+  add_loops(root, absolute_path(path), users);
   return users;
 }
 

@@ -212,6 +212,10 @@ SyncReport sync_files(Store& store, const std::vector<std::string>& files,
   });
 }
 
+void leave_to_sync(const Store& store) {
+  if (!mirrors_of(store).empty()) remember_unsynced(store, true);
+}
+
 std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::span<const AgeIdentity> identities,
                               std::vector<std::string>& problems) {
   std::set<std::string> here;

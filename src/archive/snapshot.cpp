@@ -471,10 +471,16 @@ std::optional<Bytes> open_snapshot(ByteView file, std::span<const AgeIdentity> i
 }
 
 void check_description(const Manifest& manifest, ByteView header, std::string_view what) {
-  // Opening it has compared the bytes with the manifest's SHA-256, and there is nothing else to
-  // say.
-  if (manifest.reason == kWreck) return;
   const auto file = parse_copy(Bytes(header.begin(), header.end()));
+  if (manifest.reason == kWreck) {
+    // Of what is no header nothing can be said, and nothing may be.
+    const bool silent = manifest.keyslots.empty() && manifest.tokens.empty() &&
+                        manifest.sequence_id == 0 && manifest.content_id == manifest.sha256;
+    if (file || !silent) {
+      throw Error(Code::kDamaged, fmt::format("{} is not what is left of a header", what));
+    }
+    return;
+  }
   if (!file) throw Error(Code::kDamaged, fmt::format("{}: what it holds is no header", what));
   const Manifest found = describe(*file);
   const auto fingerprints = [](const Manifest& of) {
@@ -495,8 +501,9 @@ bool prove_snapshot(ByteView file, std::span<const AgeIdentity> identities, std:
   if (identities.empty()) return false;
   const auto header = open_snapshot(file, identities, what);
   if (!header) return false;
-  check_description(read_snapshot(file, what).manifest, *header, what);
-  return true;
+  const Manifest manifest = read_snapshot(file, what).manifest;
+  check_description(manifest, *header, what);
+  return manifest.reason != kWreck;
 }
 
 }  // namespace lukskeep::archive

@@ -660,7 +660,8 @@ class ArchiveScan final : public Command {
     const archive::ScanReport seen = root_.empty()
                                          ? archive::scan_block_devices(found, session.cancel)
                                          : archive::scan(root_, found, session.cancel);
-    if (add_ && store && !session.dry_run) settle_mirrors(session, *store);
+    // There may be many: `archive sync` sends them.
+    if (store && !store->new_files().empty()) archive::leave_to_sync(*store);
     text += fmt::format("{} volume{} among {} files and devices, {} of which could not be read\n",
                         volumes.size(), volumes.size() == 1 ? "" : "s", seen.looked_at,
                         seen.unreadable);

@@ -9,11 +9,11 @@
 #include <lukskeep/error.h>
 
 #include "archive/keeper.h"
+#include "archive/mirror.h"
 #include "archive/watch.h"
 #include "base/bytes.h"
 #include "cli/archive_args.h"
 #include "cli/command.h"
-#include "cli/mirrors.h"
 #include "cli/service_notify.h"
 
 namespace lukskeep::cli {
@@ -74,17 +74,6 @@ void tell(const Session& session, const WatchNews& news) {
   if (session.json) tell_in_json(news);
 }
 
-// Trouble with a mirror ends nothing: the snapshot is in the archive.
-void mirror_snapshot(const Session& session, const std::string& directory, const std::string& id) {
-  try {
-    archive::Store store(directory);
-    settle_mirrors(session, store, id);
-  } catch (const Error& error) {
-    if (error.code() == Code::kInterrupted) throw;
-    warn(error.message());
-  }
-}
-
 class ArchiveWatch final : public Command {
  public:
   void declare(Options& options) override {
@@ -112,7 +101,7 @@ class ArchiveWatch final : public Command {
                              [&session, &directory](const WatchNews& news) {
                                tell(session, news);
                                if (news.kind == WatchNews::Kind::kArchived) {
-                                 mirror_snapshot(session, directory, news.id);
+                                 archive::leave_to_sync(archive::Store(directory));
                                }
                              });
     if (once_) return watcher.run_once(*session.cancel);

@@ -104,6 +104,7 @@ class HeaderCheckCommand final : public Command {
     std::optional<luks::HeaderFile> file;
     try {
       file.emplace(luks::HeaderFile::open(device));
+      volume_.policy.enforce(*file);
     } catch (const Error& error) {
       if (error.code() != Code::kDamaged) throw;
       json["type"] = nullptr;

@@ -16,6 +16,7 @@
 #include "cli/command.h"
 #include "cli/copy_args.h"
 #include "cli/header_view.h"
+#include "cli/named_device.h"
 #include "cli/restoration.h"
 #include "cli/target.h"
 #include "cli/units.h"
@@ -24,6 +25,7 @@
 #include "luks/crypt_device.h"
 #include "luks/header_backup.h"
 #include "luks/layout.h"
+#include "storage/memory_device.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -195,9 +197,14 @@ class HeaderAttach final : public Command {
 
   void run(const Session& session) override {
     refuse_same(volume_.volume, header_);
-    const auto device = open_device(header_, storage::Access::kRead);
-    check_room(luks::HeaderFile::open(device).header());
-    restore_to(session, volume_, args_, {.backup = device, .name = header_, .manifest = {}});
+    // Read once: what is judged is what is written.
+    const luks::HeaderFile file =
+        luks::HeaderFile::open(open_device(header_, storage::Access::kRead));
+    const auto copy =
+        with_name(std::make_shared<storage::MemoryDevice>(luks::backup_header(file, true), false),
+                  file.device()->name());
+    check_room(luks::HeaderFile::open(copy).header());
+    restore_to(session, volume_, args_, {.backup = copy, .name = header_, .manifest = {}});
   }
 
  private:

@@ -90,8 +90,13 @@ void send(const Session& session, archive::Store& store, const std::vector<std::
   archive::MirrorOptions options = mirror_options(session);
   // Who changes a header does not wait for a server that is away.
   options.patient = false;
-  for (const std::string& problem : archive::sync_files(store, files, options).problems) {
-    warn(problem);
+  try {
+    for (const std::string& problem : archive::sync_files(store, files, options).problems) {
+      warn(problem);
+    }
+  } catch (const std::exception& error) {
+    // What was asked for is done: this must not look as if it were not.
+    warn(fmt::format("the mirrors of the archive were not served: {}", error.what()));
   }
 }
 
@@ -99,10 +104,6 @@ void send(const Session& session, archive::Store& store, const std::vector<std::
 
 void settle_mirrors(const Session& session, archive::Store& store) {
   send(session, store, store.new_files());
-}
-
-void settle_mirrors(const Session& session, archive::Store& store, const std::string& id) {
-  send(session, store, {store.find(id).file});
 }
 
 }  // namespace lukskeep::cli

@@ -15,7 +15,5 @@ archive::MirrorOptions mirror_options(const Session& session);
 // After a command that may have added to `store`: its mirrors get what is new, and all they lack if
 // they were left behind before. What fails is a warning: the archive itself has it.
 void settle_mirrors(const Session& session, archive::Store& store);
-// The same of one snapshot that somebody else has added.
-void settle_mirrors(const Session& session, archive::Store& store, const std::string& id);
 
 }  // namespace lukskeep::cli

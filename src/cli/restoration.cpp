@@ -60,9 +60,8 @@ class Restoration {
       : session_(session), volume_(volume), args_(args), source_(source) {}
 
   void run() {
-    const auto target =
-        open_device(volume_.header_path(),
-                    session_.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
+    // Looked at without a lock; before it is written it is compared with what was seen.
+    const auto target = open_to_look(volume_.header_path());
     RestorePlan plan = luks::plan_restore(judged_copy(), target);
     ask_the_archive(plan, *target);
     archive::object_to_users(plan, paths());
@@ -72,7 +71,7 @@ class Restoration {
     if (!killed.empty()) luks::leave_out_keyslots(plan, killed);
     warn_of_revived(plan, killed);
     const std::optional<std::string> undo = keep_present(plan, target->size_bytes());
-    if (!session_.dry_run) luks::restore_header(plan, *target);
+    if (!session_.dry_run) write(plan);
     report(session_, to_json(plan, killed, undo), to_text(plan, killed, undo));
   }
 
@@ -133,7 +132,7 @@ class Restoration {
           {.risk = RestoreRisk::kVolumeKey,
            .text = "the volume key in the backup is not the one of the header that is there"});
     }
-    const auto plain = luks::make_crypt_device(plan.from_backup, open_payload(), key,
+    const auto plain = luks::make_crypt_device(plan.from_backup, open_to_look(volume_.volume), key,
                                                {.allow_insecure = args_.key.allow_insecure});
     const std::string content = luks::probe_payload(*plain);
     if (content.empty()) {
@@ -146,9 +145,17 @@ class Restoration {
     }
   }
 
-  // Unlocked: the same file may be open as the target.
-  std::shared_ptr<Device> open_payload() const {
-    return storage::open_file(volume_.volume, {.access = storage::Access::kRead, .lock = false});
+  static std::shared_ptr<Device> open_to_look(const std::string& path) {
+    return storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
+  }
+
+  // Who was told that the volume is in use has said that it is to be written all the same.
+  void write(const RestorePlan& plan) const {
+    const bool in_use = std::ranges::any_of(
+        plan.objections, [](const Objection& one) { return one.risk == RestoreRisk::kInUse; });
+    const auto target = storage::open_file(
+        volume_.header_path(), {.access = storage::Access::kReadWrite, .lock = !in_use});
+    luks::restore_header(plan, *target);
   }
 
   void settle_objections(const RestorePlan& plan) const {

@@ -413,7 +413,10 @@ Plan plan_conversion(const HeaderFile& file, Version target) {
                                                           : "it is LUKS2 already");
     return plan;
   }
-  return target == Version::kLuks2 ? plan_luks2(file) : plan_luks1(file);
+  Plan plan = target == Version::kLuks2 ? plan_luks2(file) : plan_luks1(file);
+  // By it the two versions know each other when power fails between the writes.
+  if (file.header().uuid.empty()) plan.obstacles.emplace_back("it has no UUID");
+  return plan;
 }
 
 // ---- geometry --------------------------------------------------------------------------------

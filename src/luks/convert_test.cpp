@@ -224,7 +224,22 @@ std::vector<Operation> operations() {
       resize_header(file, {.metadata_size_bytes = size, .keyslots_size_bytes = {}});
     };
   };
-  return {{"to_luks2", luks1, [](HeaderFile& file) { convert_header(file, Version::kLuks2); }},
+  // A copy that is damaged already is no reason to lose the other.
+  const auto with_damage = [](const std::function<HeaderFile()>& make, std::uint64_t at) {
+    return [make, at] {
+      const HeaderFile file = make();
+      file.device()->write(at, Bytes(16, std::byte{0xee}));
+      return HeaderFile::open(file.device());
+    };
+  };
+  return {{"to_luks1_bad_secondary", with_damage(luks2, 0x4000 + 5000),
+           [](HeaderFile& file) { convert_header(file, Version::kLuks1); }},
+          {"to_luks1_bad_primary", with_damage(luks2, 5000),
+           [](HeaderFile& file) { convert_header(file, Version::kLuks1); }},
+          {"shrink_bad_secondary", with_damage(large_luks2, 0x10000 + 5000), resize(0x4000)},
+          {"shrink_bad_primary", with_damage(large_luks2, 5000), resize(0x4000)},
+          {"grow_bad_secondary", with_damage(luks2, 0x4000 + 5000), resize(0x10000)},
+          {"to_luks2", luks1, [](HeaderFile& file) { convert_header(file, Version::kLuks2); }},
           {"to_luks1", luks2, [](HeaderFile& file) { convert_header(file, Version::kLuks1); }},
           {"grow", luks2, resize(0x10000)},
           {"shrink", large_luks2, resize(0x4000)},

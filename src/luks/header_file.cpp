@@ -356,6 +356,20 @@ void HeaderFile::check_change_allowed(const HeaderChange& change) const {
   }
 }
 
+void HeaderFile::write_both_anew() {
+  Header same = header_;
+  ++same.sequence_id;
+  write_header(*device_, same,
+               report_.secondary == CopyState::kGood ? Luks2Copy::kPrimary : Luks2Copy::kSecondary);
+  HeaderFile written = open(device_);
+  if (written.header_ != same || !written.report_.problems.empty()) {
+    throw Error(Code::kIo,
+                fmt::format("the mended header of '{}' reads back differently", device_->name()));
+  }
+  header_ = std::move(written.header_);
+  report_ = std::move(written.report_);
+}
+
 void HeaderFile::commit(HeaderChange change) {
   if (!device_->writable()) {
     throw Error(Code::kReadOnly, fmt::format("'{}' cannot be written", device_->name()));
@@ -370,6 +384,9 @@ void HeaderFile::commit(HeaderChange change) {
   // It may have got worse since it was read.
   report_ = std::move(present.report_);
   check_change_allowed(change);
+  const bool moves = !same_layout(header_, change.header);
+  // A copy that goes to another place may overwrite one that is there: both must be good by then.
+  if (moves && !report_.problems.empty()) write_both_anew();
   if (header_.sequence_id == UINT64_MAX) {
     throw Error(Code::kDamaged,
                 fmt::format("the sequence id of '{}' is at its end", device_->name()));
@@ -383,7 +400,6 @@ void HeaderFile::commit(HeaderChange change) {
   }
   check_fits(*device_, change);
   check_areas_free(header_, change.new_areas);
-  const bool moves = !same_layout(header_, change.header);
   if (moves) check_metadata_free(header_, change.header);
 
   write_areas(*device_, change.new_areas);

@@ -79,6 +79,7 @@ class HeaderFile {
  private:
   HeaderFile(std::shared_ptr<Device> device, Header header, ReadReport report);
   void check_change_allowed(const HeaderChange& change) const;
+  void write_both_anew();
 
   std::shared_ptr<Device> device_;
   Header header_;

@@ -140,6 +140,9 @@ OPENING = [
     ["header", "restore", "v2", "backup"],
     ["header", "restore", "v2", "backup", "--dry-run"],
     ["header", "repair", "v2"],
+    ["header", "resize", "v2", "--metadata-size", "32K"],
+    ["header", "detach", "v2", "apart"],
+    ["header", "attach", "v2", "backup"],
     ["archive", "add", "v2", "--store", "store"],
     ["archive", "drill", "@", "v2", "--key", "file:k1", "--store", "store", "--identity",
      "file:identity"],
@@ -152,7 +155,7 @@ OPENING = [
     ["erase", "v2", "--yes"],
 ]
 TAKES_POLICY = {" ".join(command[:2]) for command in OPENING} | \
-    {command[0] for command in OPENING} | {"policy check"}
+    {command[0] for command in OPENING} | {"policy check", "header check", "header convert"}
 
 
 @pytest.fixture
@@ -226,7 +229,8 @@ def test_restore_judges_what_comes_not_what_is_there(null):
     ok("header", "backup", "good", "good.backup", cwd=null)
     fails(6, "header", "restore", "good", "bad", "--yes", "--policy", "untrusted", cwd=null)
     ok("policy", "check", "good", cwd=null)
-    ok("header", "restore", "null", "good.backup", "--yes", "--policy", "untrusted", cwd=null)
+    ok("header", "restore", "null", "good.backup", "--allow", "uuid,cipher,volume-key,older",
+       "--policy", "untrusted", cwd=null)
     ok("policy", "check", "null", cwd=null)
     assert (null / "null").read_bytes()[:16 << 20] == (null / "good.backup").read_bytes()
 
