@@ -1,18 +1,14 @@
 #include "luks/convert.h"
 
 #include <algorithm>
-#include <functional>
 #include <string>
 
 #include <gtest/gtest.h>
 
 #include <lukskeep/error.h>
 
-#include "luks/header_backup.h"
-#include "luks/luks1_codec.h"
 #include "luks/luks2_codec.h"
 #include "luks/test_volume.h"
-#include "storage/faulty_device.h"
 
 namespace lukskeep::luks {
 namespace {
@@ -193,106 +189,6 @@ TEST(Resize, ObstaclesNameTheObject) {
   EXPECT_TRUE(mentions(obstacles({.keyslots_size_bytes = 8192}), "no room for keyslot 0"));
   EXPECT_TRUE(mentions(resize_obstacles(make_volume(cheap_options(Version::kLuks1)), {}), "LUKS1"));
 }
-
-// ---- power cuts ------------------------------------------------------------------------------
-
-struct Operation {
-  std::string name;
-  std::function<HeaderFile()> make;
-  std::function<void(HeaderFile&)> run;
-};
-
-void leave_out_revived(HeaderFile& file) {
-  const auto backup = std::make_shared<storage::MemoryDevice>(backup_header(file), false);
-  remove_keyslot(file, 1, false);
-  RestorePlan plan = plan_restore(backup, file.device());
-  ASSERT_EQ(plan.revived, std::set<int>{1});
-  leave_out_keyslots(plan, plan.revived);
-  restore_header(plan, *file.device());
-}
-
-std::vector<Operation> operations() {
-  const auto luks1 = [] { return make_double(cheap_options(Version::kLuks1)); };
-  const auto luks2 = [] { return make_double(roomy_luks2()); };
-  const auto large_luks2 = [] {
-    CreateOptions options = roomy_luks2();
-    options.metadata_size_bytes = 0x10000;
-    return make_double(options);
-  };
-  const auto resize = [](std::uint64_t size) {
-    return [size](HeaderFile& file) {
-      resize_header(file, {.metadata_size_bytes = size, .keyslots_size_bytes = {}});
-    };
-  };
-  // A copy that is damaged already is no reason to lose the other.
-  const auto with_damage = [](const std::function<HeaderFile()>& make, std::uint64_t at) {
-    return [make, at] {
-      const HeaderFile file = make();
-      file.device()->write(at, Bytes(16, std::byte{0xee}));
-      return HeaderFile::open(file.device());
-    };
-  };
-  return {{"to_luks1_bad_secondary", with_damage(luks2, 0x4000 + 5000),
-           [](HeaderFile& file) { convert_header(file, Version::kLuks1); }},
-          {"to_luks1_bad_primary", with_damage(luks2, 5000),
-           [](HeaderFile& file) { convert_header(file, Version::kLuks1); }},
-          {"shrink_bad_secondary", with_damage(large_luks2, 0x10000 + 5000), resize(0x4000)},
-          {"shrink_bad_primary", with_damage(large_luks2, 5000), resize(0x4000)},
-          {"grow_bad_secondary", with_damage(luks2, 0x4000 + 5000), resize(0x10000)},
-          {"to_luks2", luks1, [](HeaderFile& file) { convert_header(file, Version::kLuks2); }},
-          {"to_luks1", luks2, [](HeaderFile& file) { convert_header(file, Version::kLuks1); }},
-          {"grow", luks2, resize(0x10000)},
-          {"shrink", large_luks2, resize(0x4000)},
-          {"leave_out_luks1", luks1, leave_out_revived},
-          {"leave_out_luks2", luks2, leave_out_revived}};
-}
-
-class ConvertCrashes : public ::testing::TestWithParam<std::size_t> {};
-
-// Both passphrases of a conversion open at every point; of a restore that leaves one out, the
-// other.
-TEST_P(ConvertCrashes, PassphrasesOpenAfterAPowerCutAtEveryWrite) {
-  const Operation operation = operations().at(GetParam());
-  const Bytes start = contents(operation.make());
-  const bool keeps_second = !operation.name.starts_with("leave_out");
-  std::size_t points = 0;
-  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
-    for (std::uint64_t at = 0;; ++at) {
-      auto device = std::make_shared<storage::FaultyDevice>(
-          start, storage::FaultPlan{.seed = seed,
-                                    .crash_at_operation = at,
-                                    .torn_writes = true,
-                                    .reorder_unflushed = true});
-      HeaderFile file = HeaderFile::open(device);
-      try {
-        operation.run(file);
-      } catch (const Error&) {
-        ASSERT_TRUE(device->crashed());
-      }
-      try {
-        HeaderFile after = reopen(device->after_crash());
-        EXPECT_TRUE(opens(after, kFirstPassphrase)) << "crash at " << at << " seed " << seed;
-        if (keeps_second) {
-          EXPECT_TRUE(opens(after, kSecondPassphrase)) << "crash at " << at << " seed " << seed;
-        }
-        // And what is there can be mended and changed further.
-        after.commit({.header = after.header(), .new_areas = {}, .obsolete = {}});
-        EXPECT_TRUE(opens(HeaderFile::open(after.device()), kFirstPassphrase));
-      } catch (const Error& error) {
-        ADD_FAILURE() << "crash at " << at << " seed " << seed << ": " << error.message();
-      }
-      if (!device->crashed()) break;
-      ++points;
-    }
-  }
-  RecordProperty("crash_points", static_cast<int>(points));
-  EXPECT_GE(points, 4U * 4);
-}
-
-INSTANTIATE_TEST_SUITE_P(All, ConvertCrashes, ::testing::Range(std::size_t{0}, operations().size()),
-                         [](const ::testing::TestParamInfo<std::size_t>& tested) {
-                           return operations().at(tested.param).name;
-                         });
 
 }  // namespace
 }  // namespace lukskeep::luks

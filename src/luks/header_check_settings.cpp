@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -205,10 +206,10 @@ void Settings::check_salt(int number, const Keyslot& keyslot) {
 }
 
 void Settings::check_shared_salts() {
-  std::map<std::vector<std::byte>, int> seen;
+  std::map<std::string_view, int> seen;
   for (const auto& [number, keyslot] : header_.keyslots) {
     if (keyslot.type != Keyslot::Type::kLuks2 || keyslot.kdf.type == Kdf::Type::kUnknown) continue;
-    const auto [first, fresh] = seen.emplace(keyslot.kdf.salt, number);
+    const auto [first, fresh] = seen.emplace(as_string_view(keyslot.kdf.salt), number);
     if (fresh) continue;
     add(Severity::kWarning, "salt-shared", fmt::format("keyslot {}", number),
         fmt::format("it has the salt of keyslot {}: one guess tries both", first->second),

@@ -67,6 +67,46 @@ FAR = [Form("luks1", "aes-cbc-plain", 256), Form("luks1", "aes-xts-plain64", 512
        Form("luks2", "twofish-xts-plain", 512, sector=512)]
 FAR_OFFSETS = {0: b"\x61", 2 * TIB - MIB: b"\x62", 2 * TIB: b"\x63", 3 * TIB + 4096: b"\x64"}
 
+
+@dataclass(frozen=True)
+class Change:
+    """What lukskeep did to the header of a volume of `form`, by these commands, before the guest
+    opens it. V is the volume, V.header its header elsewhere."""
+
+    name: str
+    form: Form
+    commands: tuple
+    detached: bool = False  # afterwards
+    first_key: str = "key"
+
+    @property
+    def volume(self):
+        return f"changed-{self.name}"
+
+    @property
+    def result(self):
+        return Form(self.form.type, self.form.cipher, self.form.bits, self.form.sector, self.detached)
+
+
+AS_LUKS1 = Form("luks1", "aes-xts-plain64", 512)
+AS_LUKS2 = Form("luks2", "aes-xts-plain64", 512)
+DETACH = "header detach V V.header"
+CHANGES = [
+    Change("converted-to-luks2", AS_LUKS1, ("header convert V --type luks2",)),
+    Change("converted-to-luks1", AS_LUKS2, ("header convert V --type luks1",)),
+    Change("metadata-grown", AS_LUKS2, ("header resize V --metadata-size 1M",)),
+    Change("keyslots-shrunk", AS_LUKS2, ("header resize V --keyslots-size 256K",)),
+    Change("detached", AS_LUKS2, (DETACH,), detached=True),
+    Change("luks1-detached", AS_LUKS1, (DETACH,), detached=True),
+    Change("attached-again", AS_LUKS2, (DETACH, "header attach V V.header")),
+    Change("restored-killing-revived", AS_LUKS2,
+           ("key add V --key file:key --new-key file:other-key --slot 3", "header backup V V.header",
+            "key remove V --slot 3",
+            "header restore V V.header --allow older --kill-revived")),
+    Change("key-changed", AS_LUKS2, ("key change V --key file:other-key --new-key file:key",),
+           first_key="other-key"),
+]
+
 # ---- what happens in the guest -----------------------------------------------------------------
 
 GUEST_OPENS = """
@@ -131,9 +171,9 @@ def far_places():
     return " ".join(f"{offset}:{byte[0]:03o}" for offset, byte in FAR_OFFSETS.items())
 
 
-def create_options(form):
+def create_options(form, key="key"):
     options = ["--type", form.type, "--cipher", form.cipher, "--key-size", form.bits, "--key",
-               "file:key", *CHEAP["pbkdf2"]]
+               f"file:{key}", *CHEAP["pbkdf2"]]
     if form.type == "luks2":
         options += ["--sector-size", form.sector]
     return options
@@ -153,6 +193,18 @@ def encrypt_far(form, work):
 
 def create_far(form, work):
     return made(["create", f"far-theirs-{form.name}", "--size", "4T", *create_options(form)], work)
+
+
+def encrypt_and_change(change, work):
+    """None, or why the volume could not be made or its header not be changed."""
+    failure = made(["encrypt", "image", change.volume,
+                    *create_options(change.form, change.first_key)], work)
+    for command in change.commands:
+        words = [word.replace("V", change.volume, 1) if word in ("V", "V.header") else word
+                 for word in command.split()]
+        cost = CHEAP["pbkdf2"] if "--new-key" in words else ()
+        failure = failure or made([*words, *cost], work)
+    return failure
 
 
 def made(arguments, work):
@@ -194,6 +246,7 @@ def guest_script(form, template, volume):
 def run_guest(work):
     """Makes the volumes, boots once, and returns {case: result or why it was not run}."""
     write(work / "key", b"a passphrase for both sides")
+    write(work / "other-key", b"a passphrase of lukskeep alone")
     make_tree(work)
     make_far_plain(work)
     failures, scripts = {}, {}
@@ -212,9 +265,11 @@ def run_guest(work):
         read, written = f"far-ours-{form.name}", f"far-theirs-{form.name}"
         add(read, form, GUEST_READS_FAR, read, encrypt_far(form, work))
         add(written, form, GUEST_WRITES_FAR, written, create_far(form, work))
-    form = Form("luks1", "aes-xts-plain64", 512)
-    add("reencrypted", form, GUEST_REENCRYPTS, "reencrypted",
-        made(["encrypt", "image", "reencrypted", *create_options(form)], work))
+    for change in CHANGES:
+        add(change.volume, change.result, GUEST_OPENS, change.volume,
+            encrypt_and_change(change, work))
+    add("reencrypted", AS_LUKS1, GUEST_REENCRYPTS, "reencrypted",
+        made(["encrypt", "image", "reencrypted", *create_options(AS_LUKS1)], work))
 
     results = uml.run(work, scripts, timeout_s=500)
     return {**results, **failures}

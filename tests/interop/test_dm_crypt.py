@@ -13,7 +13,7 @@ import pickle
 import pytest
 
 import uml
-from dm_crypt_cases import FAR, FAR_OFFSETS, FORMS
+from dm_crypt_cases import CHANGES, FAR, FAR_OFFSETS, FORMS
 from kit import MIB, lukskeep, need, run, same, sha256, without
 
 
@@ -59,13 +59,23 @@ def file_inside(image, name, folder):
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_the_kernel_mounts_and_writes_what_lukskeep_encrypted(form, guest, tmp_path):
+    expect_mounted_and_written(form, guest, f"ours-{form.name}", tmp_path)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_the_kernel_mounts_and_writes_after_lukskeep_changed_the_header(change, guest, tmp_path):
+    expect_mounted_and_written(change.result, guest, change.volume, tmp_path)
+
+
+def expect_mounted_and_written(form, guest, volume, folder):
+    """The guest found the image as it was and what it wrote is there: in a whole file system."""
     work, _ = guest
-    words = said(guest, f"ours-{form.name}")
+    words = said(guest, volume)
     assert words["before"] == sha256(work / "image")
     assert words["after"] != words["before"]
-    out = decrypted(form, work, f"ours-{form.name}", tmp_path / "out")
+    out = decrypted(form, work, volume, folder / "out")
     assert sha256(out) == words["after"]
-    assert same(file_inside(out, "written-by-guest", tmp_path), work / "tree" / "written-by-guest")
+    assert same(file_inside(out, "written-by-guest", folder), work / "tree" / "written-by-guest")
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
