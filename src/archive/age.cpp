@@ -364,7 +364,7 @@ std::vector<AgeIdentity> parse_age_identities(ByteView text, std::string_view wh
   return identities;
 }
 
-Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients) {
+Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients, Bytes before) {
   if (recipients.empty()) {
     throw Error(Code::kInvalidArgument, "there is nobody to seal to: no recipient");
   }
@@ -375,7 +375,11 @@ Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients) {
   header += fmt::format(" {}\n", base64(header_mac(file_key.span(), header).span()));
   const Bytes nonce = crypto::random_bytes(kNonceBytes);
   const SecretBytes key = hkdf(file_key.span(), nonce, "payload");
-  Bytes sealed(as_byte_view(header).begin(), as_byte_view(header).end());
+  Bytes sealed = std::move(before);
+  // At once: growing step by step costs more than the encryption.
+  sealed.reserve(sealed.size() + header.size() + nonce.size() + plain.size() +
+                 (plain.size() / kChunkBytes + 1) * kTagBytes);
+  sealed.insert(sealed.end(), as_byte_view(header).begin(), as_byte_view(header).end());
   sealed.insert(sealed.end(), nonce.begin(), nonce.end());
   std::uint64_t number = 0;
   do {

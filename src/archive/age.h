@@ -46,8 +46,8 @@ SecretBytes to_text(const AgeIdentity& identity);
 // it.
 std::vector<AgeIdentity> parse_age_identities(ByteView text, std::string_view what);
 
-// Throws Error{kInvalidArgument} if there is no recipient.
-Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients);
+// Behind `before`, which is left as it is. Throws Error{kInvalidArgument} if there is no recipient.
+Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients, Bytes before = {});
 
 // Absent if none of `identities` is among the recipients. Throws Error{kDamaged} naming `what` if
 // `sealed` is no age file, or was changed or cut; kUnsupported for a version that is not v1.

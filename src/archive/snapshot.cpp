@@ -255,15 +255,16 @@ std::vector<SnapshotKey> decode_keys(const Members& members, const char* name,
 // ---- compression
 // ---------------------------------------------------------------------------------
 
-Bytes compress(ByteView bytes) {
-  Bytes out(ZSTD_compressBound(bytes.size()));
-  const std::size_t size =
-      ZSTD_compress(out.data(), out.size(), bytes.data(), bytes.size(), kCompressionLevel);
+// Behind what `out` holds already.
+void compress(ByteView bytes, Bytes& out) {
+  const std::size_t start = out.size();
+  out.resize(start + ZSTD_compressBound(bytes.size()));
+  const std::size_t size = ZSTD_compress(out.data() + start, out.size() - start, bytes.data(),
+                                         bytes.size(), kCompressionLevel);
   if (ZSTD_isError(size) != 0) {
     throw Error(Code::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(size)));
   }
-  out.resize(size);
-  return out;
+  out.resize(start + size);
 }
 
 // The manifest says how many bytes there are; more are not made.
@@ -425,13 +426,10 @@ Manifest decode_manifest(std::string_view line, std::string_view what) {
 Bytes seal_snapshot(const Capture& capture, std::span<const AgeRecipient> recipients) {
   const std::string line = encode_manifest(capture.manifest);
   Bytes inner = crypto::hash("sha256", as_byte_view(line));
-  const Bytes compressed = compress(capture.header);
-  inner.insert(inner.end(), compressed.begin(), compressed.end());
-  const Bytes sealed = age_seal(inner, recipients);
+  compress(capture.header, inner);
   const std::string head = fmt::format("{}{}\n", kMagicLine, line);
-  Bytes file(as_byte_view(head).begin(), as_byte_view(head).end());
-  file.insert(file.end(), sealed.begin(), sealed.end());
-  return file;
+  const ByteView start = as_byte_view(head);
+  return age_seal(inner, recipients, Bytes(start.begin(), start.end()));
 }
 
 SnapshotFile read_snapshot(ByteView file, std::string_view what) {
