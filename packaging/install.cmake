@@ -50,6 +50,8 @@ install(FILES ${CMAKE_CURRENT_LIST_DIR}/completion/lukskeep.bash RENAME lukskeep
   DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.service
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.timer
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-sync.service
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-sync.timer
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-watch.service DESTINATION lib/systemd/system)
 install(DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/juju DESTINATION ${CMAKE_INSTALL_DATADIR}/lukskeep
   USE_SOURCE_PERMISSIONS PATTERN __pycache__ EXCLUDE)
@@ -66,6 +68,8 @@ set(CPACK_GENERATOR DEB)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+# Loaded at run time (src/net), which shlibdeps does not see; CURLOPT_PROTOCOLS_STR came with 7.85.
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "libcurl4 (>= 7.85)")
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
   "Creates, opens, reads, writes and re-keys LUKS1 and LUKS2 volumes in files and on block\n\

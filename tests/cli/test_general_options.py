@@ -35,6 +35,8 @@ CHANGES = {
     "archive import": ["archive", "import", "backup2", "--store", "store"],
     "archive export": ["archive", "export", "ID", "new", "--store", "store", "--identity", "file:id"],
     "archive scan": ["archive", "scan", "v2", "--add", "--store", "store"],
+    "archive mirror": ["archive", "mirror", "HERE/other", "--store", "store"],
+    "archive sync": ["archive", "sync", "--from", "HERE/mirror", "--store", "copy"],
     "archive prune": ["archive", "prune", "--keep", "1", "--store", "store"],
 }
 READS = {
@@ -77,6 +79,8 @@ def volume(luks2):
     (luks2 / "mbr").write_bytes(bytes(510) + b"\x55\xaa" + bytes(3584))
     ok("encrypt", "mbr", "drilled", "--key", "file:k1", *PBKDF2, cwd=luks2)
     ok("archive", "add", "drilled", "--store", "store", cwd=luks2)
+    ok("archive", "mirror", luks2 / "mirror", "--store", "store", cwd=luks2)
+    ok("archive", "init", "--store", "copy", "--recipient", RECIPIENT, cwd=luks2)
     damaged = bytearray((luks2 / "v2").read_bytes())
     damaged[5000] ^= 1
     (luks2 / "damaged").write_bytes(damaged)
@@ -84,7 +88,8 @@ def volume(luks2):
 
 
 def words(command, folder):
-    """The command with the newest snapshot's ID in the place of ID."""
+    """The command with the newest snapshot's ID in the place of ID, the folder in that of HERE."""
+    command = [word.replace("HERE", str(folder)) for word in command]
     if "ID" not in command:
         return command
     listed = ok("archive", "list", "--store", "store", "--json", cwd=folder).json
