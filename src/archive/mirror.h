@@ -26,10 +26,12 @@ class Mirror {
   Mirror(const Mirror&) = delete;
   Mirror& operator=(const Mirror&) = delete;
 
-  // Names of the snapshot files there, as Entry::file has them. Throws kNotFound (a folder that is
+  // Names of the snapshot files there: is_snapshot_name() holds for each. At most
+  // limits::kMirrorFilesMax. Throws kNotFound (a folder that is
   // not there, or is no mirror: a share that is not mounted), kRemote, kTimeout, kPermissionDenied.
   virtual std::set<std::string> list() = 0;
-  // Durable when it returns. Throws as list(), and kNoSpace.
+  // Durable when it returns. Replaces nothing: the same bytes under that name are good, others are
+  // kExists. Throws as list(), and kNoSpace.
   virtual void put(const std::string& file, ByteView bytes) = 0;
   // Throws as list().
   virtual Bytes get(const std::string& file) = 0;
@@ -42,9 +44,16 @@ struct MirrorOptions {
   // For buckets; asked for only then. Throws if there are none.
   std::function<net::AwsCredentials()> credentials;
   const CancelToken* cancel = nullptr;
-  // False: a server that is away is given up after seconds, not minutes.
+  // False: a server that is away or slow is given up after seconds, not minutes.
   bool patient = true;
 };
+
+// Whether `file` may be the name of a snapshot below an archive: "snapshots/FOLDER/NAME.snapshot",
+// at most 256 bytes, nothing hidden, nothing that leads elsewhere.
+bool is_snapshot_name(std::string_view file);
+
+// For implementations of put().
+[[noreturn]] void throw_other_bytes(std::string_view file, std::string_view mirror);
 
 // "/absolute/folder", which must be a mirror already, or "s3+https://HOST[:PORT]/BUCKET[/PREFIX]"
 // (s3+http: without encryption). Throws kInvalidArgument for any other text; talks to nobody yet.
@@ -56,11 +65,14 @@ void prepare_mirror(std::string_view uri, const MirrorOptions& options);
 
 // The mirrors of a store: the lines of its file "mirrors".
 std::vector<std::string> mirrors_of(const Store& store);
+// Throws kInvalidArgument if they are too many for that file.
 void set_mirrors(const Store& store, const std::vector<std::string>& uris);
 
 struct SyncReport {
   std::size_t sent = 0;
-  std::vector<std::string> problems;  // one sentence for each mirror that could not be served
+  // One sentence for each mirror that could not be served, and for each snapshot that is damaged or
+  // lost here and so reached none.
+  std::vector<std::string> problems;
 };
 
 // Brings every mirror what it lacks of the store. A mirror that fails does not stop the others, and
@@ -77,10 +89,11 @@ void leave_to_sync(const Store& store);
 // Whether the last sync left a mirror behind.
 bool has_unsynced(const Store& store);
 
-// Takes in what `mirror` has and the store lacks; returns how many. One sentence in `problems` for
-// each file that is no sound snapshot.
+// Takes in what `mirror` has and the store lacks, or has lost; returns how many. One sentence in
+// `problems` for each file that is no sound snapshot, up to a hundred.
 // `identities` prove what comes: see Store::import_file.
 std::size_t fetch_from_mirror(Store& store, Mirror& mirror, std::span<const AgeIdentity> identities,
-                              std::vector<std::string>& problems);
+                              std::vector<std::string>& problems,
+                              const CancelToken* cancel = nullptr);
 
 }  // namespace lukskeep::archive

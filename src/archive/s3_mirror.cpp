@@ -1,6 +1,9 @@
 #include "archive/s3_mirror.h"
 
 #include <algorithm>
+#include <chrono>
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include <expat.h>
@@ -17,7 +20,14 @@ namespace lukskeep::archive {
 namespace {
 
 constexpr unsigned kTries = 3;
-constexpr std::size_t kKeyBytesMax = 1024;  // of S3
+// A key has 1024 bytes at most, and tokens are not much longer.
+constexpr std::size_t kTextBytesMax = 4096;
+constexpr std::size_t kDepthMax = 16;
+// One after the other: a bucket may have much to skip, where many objects were removed.
+constexpr std::size_t kEmptyPagesMax = 100;
+constexpr std::size_t kPrefixBytesMax = 512;  // leaves room for the name of a snapshot
+// Altogether, for somebody who waits.
+constexpr auto kPatience = std::chrono::seconds(30);
 
 // ---- ListObjectsV2 ---------------------------------------------------------------------------
 
@@ -27,6 +37,13 @@ struct ListParser {
   std::string text;
   bool is_list = false;
   bool sane = true;
+  XML_Parser expat = nullptr;
+
+  // At once: what is left of the piece could be another gigabyte.
+  void refuse() {
+    sane = false;
+    XML_StopParser(expat, XML_FALSE);
+  }
 };
 
 void XMLCALL on_start(void* user, const char* name, const char** /*attributes*/) {
@@ -36,14 +53,14 @@ void XMLCALL on_start(void* user, const char* name, const char** /*attributes*/)
   parser.path.emplace_back(colon == std::string_view::npos ? full : full.substr(colon + 1));
   parser.is_list =
       parser.is_list || (parser.path.size() == 1 && parser.path[0] == "ListBucketResult");
-  parser.sane = parser.sane && parser.path.size() <= 16;
+  if (parser.path.size() > kDepthMax) parser.refuse();
   parser.text.clear();
 }
 
 void XMLCALL on_text(void* user, const char* text, int size) {
   auto& parser = *static_cast<ListParser*>(user);
+  if (parser.text.size() + static_cast<std::size_t>(size) > kTextBytesMax) return parser.refuse();
   parser.text.append(text, static_cast<std::size_t>(size));
-  parser.sane = parser.sane && parser.text.size() <= 4 * kKeyBytesMax;
 }
 
 void XMLCALL on_end(void* user, const char* /*name*/) {
@@ -60,7 +77,7 @@ void XMLCALL on_end(void* user, const char* /*name*/) {
 
 // An entity can stand for gigabytes; S3 declares none.
 void XMLCALL on_doctype(void* user, const char*, const char*, const char*, int) {
-  static_cast<ListParser*>(user)->sane = false;
+  static_cast<ListParser*>(user)->refuse();
 }
 
 std::string base64(ByteView bytes) {
@@ -76,43 +93,53 @@ class S3Mirror final : public Mirror {
   S3Mirror(BucketLocation location, const MirrorOptions& options)
       : location_(std::move(location)),
         cancel_(options.cancel),
-        tries_(options.patient ? kTries : 1),
+        patient_(options.patient),
         client_({.connect_ms = options.patient ? 10'000U : 2'000U,
                  .total_ms = options.patient ? 300'000U : 20'000U,
+                 .stall_seconds = options.patient ? 30U : 5U,
                  .response_bytes = limits::kSnapshotFileBytesMax},
                 options.cancel),
         credentials_(options.credentials()) {}
 
   std::set<std::string> list() override {
     std::set<std::string> files;
+    std::set<std::string, std::less<>> tokens;
     std::string continuation;
-    do {
-      // In the order of their names, as the signature wants them.
-      std::string query = continuation.empty()
-                              ? ""
-                              : "continuation-token=" + net::percent_encode(continuation) + "&";
-      query += "list-type=2&prefix=" + net::percent_encode(location_.prefix);
-      const net::HttpResponse response = send("GET", bucket_url() + "?" + query, {});
-      check(response, "list");
-      ListedObjects page = parse_object_list(response.body, fmt::format("'{}'", bucket_url()));
+    std::size_t empty_pages = 0;
+    while (true) {
+      ListedObjects page = list_page(continuation);
       for (const std::string& key : page.keys) {
-        if (key.starts_with(location_.prefix)) files.insert(key.substr(location_.prefix.size()));
+        if (!key.starts_with(location_.prefix)) continue;
+        std::string file = key.substr(location_.prefix.size());
+        if (is_snapshot_name(file)) files.insert(std::move(file));
       }
-      if (page.continuation == continuation || files.size() > limits::kMirrorFilesMax) {
-        if (!page.continuation.empty()) {
-          throw Error(Code::kRemote, fmt::format("'{}' lists without an end", bucket_url()));
-        }
-      }
+      empty_pages = page.keys.empty() ? empty_pages + 1 : 0;
       continuation = std::move(page.continuation);
-    } while (!continuation.empty());
+      if (continuation.empty()) break;
+      if (empty_pages > kEmptyPagesMax || files.size() > limits::kMirrorFilesMax ||
+          tokens.size() == limits::kBucketPagesMax || !tokens.insert(continuation).second) {
+        throw Error(Code::kRemote, fmt::format("'{}' lists without an end", bucket_url()));
+      }
+    }
     return files;
   }
 
   void put(const std::string& file, ByteView bytes) override {
-    const net::HttpResponse response = send("PUT", object_url(file), bytes,
-                                            {{"Content-Type", "application/octet-stream"},
-                                             // Asked for by buckets with object lock.
-                                             {"Content-MD5", base64(crypto::hash("md5", bytes))}});
+    std::vector<std::pair<std::string, std::string>> headers = {
+        {"Content-Type", "application/octet-stream"},
+        // Asked for by buckets with object lock.
+        {"Content-MD5", base64(crypto::hash("md5", bytes))},
+        {"If-None-Match", "*"}};
+    net::HttpResponse response = send("PUT", object_url(file), bytes, headers);
+    if (response.status == 501) {
+      // A server that knows no conditions; list() has told that the name is free.
+      headers.pop_back();
+      response = send("PUT", object_url(file), bytes, headers);
+    }
+    if (response.status == 412) {
+      if (!std::ranges::equal(get(file), bytes)) throw_other_bytes(file, bucket_url());
+      return;
+    }
     check(response, "write to");
   }
 
@@ -128,8 +155,23 @@ class S3Mirror final : public Mirror {
     return bucket_url() + "/" + net::percent_encode(location_.prefix + file, true);
   }
 
+  ListedObjects list_page(const std::string& continuation) {
+    // In the order of their names, as the signature wants them.
+    std::string query =
+        continuation.empty() ? "" : "continuation-token=" + net::percent_encode(continuation) + "&";
+    query += "list-type=2&prefix=" + net::percent_encode(location_.prefix);
+    const net::HttpResponse response =
+        send("GET", bucket_url() + "?" + query, {}, {}, limits::kBucketPageBytesMax);
+    check(response, "list");
+    return parse_object_list(response.body, fmt::format("'{}'", bucket_url()));
+  }
+
   net::HttpResponse send(const std::string& method, const std::string& url, ByteView body,
-                         std::vector<std::pair<std::string, std::string>> headers = {}) {
+                         std::vector<std::pair<std::string, std::string>> headers = {},
+                         std::optional<std::size_t> response_bytes = {}) {
+    if (!patient_ && std::chrono::steady_clock::now() - start_ > kPatience) {
+      throw Error(Code::kTimeout, fmt::format("'{}' takes too long", bucket_url()));
+    }
     // libcurl signs this header but does not make it.
     headers.emplace_back("x-amz-content-sha256", to_hex(crypto::hash("sha256", body)));
     return net::send_with_retries(client_,
@@ -137,8 +179,9 @@ class S3Mirror final : public Mirror {
                                    .url = url,
                                    .headers = std::move(headers),
                                    .body = body,
-                                   .aws = &credentials_},
-                                  tries_, cancel_);
+                                   .aws = &credentials_,
+                                   .response_bytes = response_bytes},
+                                  patient_ ? kTries : 1, cancel_);
   }
 
   void check(const net::HttpResponse& response, std::string_view verb) const {
@@ -147,8 +190,18 @@ class S3Mirror final : public Mirror {
                       : response.status == 404 ? Code::kNotFound
                       : response.status == 507 ? Code::kNoSpace
                                                : Code::kRemote;
-    throw Error(code, fmt::format("cannot {} '{}': the server answers {}{}", verb, bucket_url(),
-                                  response.status, error_code(response.body)));
+    throw Error(code,
+                fmt::format("cannot {} '{}': the server answers {}{}", verb, bucket_url(),
+                            response.status, error_code(response.body)),
+                hint_for(response.status));
+  }
+
+  static std::string hint_for(long status) {
+    if (status == 403)
+      return "see whether the credentials, and the clock of this machine, are right";
+    if (status == 404) return "a bucket has to be made first, with other tools";
+    if (status >= 300 && status < 400) return "it is at another address, or in another region";
+    return {};
   }
 
   // " (NoSuchBucket)": <Error><Code>…; only letters and digits.
@@ -163,7 +216,8 @@ class S3Mirror final : public Mirror {
 
   BucketLocation location_;
   const CancelToken* cancel_;
-  unsigned tries_;
+  bool patient_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   net::HttpClient client_;
   net::AwsCredentials credentials_;
 };
@@ -195,6 +249,7 @@ BucketLocation parse_bucket(std::string_view uri) {
   while (path.starts_with('/')) path.remove_prefix(1);
   while (path.ends_with('/')) path.remove_suffix(1);
   if (path.find_first_of("?#") != std::string_view::npos) fail("has a query");
+  if (path.size() > kPrefixBytesMax) fail("has a prefix of more than 512 bytes");
   if (!path.empty()) location.prefix = std::string(path) + "/";
   return location;
 }
@@ -206,6 +261,7 @@ ListedObjects parse_object_list(ByteView xml, std::string_view what) {
   const std::unique_ptr<std::remove_pointer_t<XML_Parser>, Free> parser(XML_ParserCreate(nullptr));
   if (!parser) throw Error(Code::kOutOfMemory, "out of memory");
   ListParser list;
+  list.expat = parser.get();
   XML_SetUserData(parser.get(), &list);
   XML_SetElementHandler(parser.get(), on_start, on_end);
   XML_SetCharacterDataHandler(parser.get(), on_text);

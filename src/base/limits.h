@@ -58,7 +58,10 @@ inline constexpr std::size_t kSnapshotHeaderBytesMax = 8 * kMiB + kKeyslotsAreaB
 inline constexpr std::size_t kSnapshotFileBytesMax =
     kSnapshotHeaderBytesMax + kSnapshotHeaderBytesMax / 16 + kMiB;
 inline constexpr std::size_t kMirrorsFileBytesMax = 64 * kKiB;
-inline constexpr std::size_t kMirrorFilesMax = 10'000'000;
+inline constexpr std::size_t kMirrorFilesMax = 1'000'000;
+// One page of a bucket's list: a thousand keys of 1 KiB, escaped, and what is said of them.
+inline constexpr std::size_t kBucketPageBytesMax = 16 * kMiB;
+inline constexpr std::size_t kBucketPagesMax = 10'000;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;

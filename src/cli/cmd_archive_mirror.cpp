@@ -20,10 +20,10 @@ namespace {
 
 // What could not be done is an error of the command, told with all of it.
 void finish(const Session& session, OrderedJson json, const std::string& text,
-            const std::vector<std::string>& problems) {
+            const std::vector<std::string>& problems, Code code = Code::kRemote) {
   json["problems"] = problems;
   for (const std::string& problem : problems) warn(problem);
-  if (!problems.empty()) session.outcome->exit_status = exit_status(Code::kRemote);
+  if (!problems.empty()) session.outcome->exit_status = exit_status(code);
   report(session, std::move(json), text);
 }
 
@@ -133,12 +133,12 @@ class ArchiveSync final : public Command {
     }
     archive::Store store = open_or_make_archive(session, store_.chosen());
     std::vector<std::string> problems;
-    const std::size_t fetched =
-        archive::fetch_from_mirror(store, *mirror, identity_.read_if_any(session), problems);
+    const std::size_t fetched = archive::fetch_from_mirror(
+        store, *mirror, identity_.read_if_any(session), problems, session.cancel);
     finish(session, {{"store", store.directory()}, {"from", from_}, {"fetched", fetched}},
            fmt::format("took in {} snapshot{} of '{}'", fetched, fetched == 1 ? "" : "s",
                        printable(from_, 256)),
-           problems);
+           problems, Code::kDamaged);
   }
 
   std::string from_;

@@ -151,6 +151,10 @@ struct HttpClient::State {
     set(CURLOPT_NOSIGNAL, 1L);
     set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(limits.connect_ms));
     set(CURLOPT_TIMEOUT_MS, static_cast<long>(limits.total_ms));
+    set(CURLOPT_LOW_SPEED_LIMIT, 1L);
+    set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(limits.stall_seconds));
+    // Names of objects are no paths: "a/../b" is one.
+    set(CURLOPT_PATH_AS_IS, 1L);
     set(CURLOPT_USERAGENT, "lukskeep");
     set(CURLOPT_WRITEFUNCTION, &on_body);
     set(CURLOPT_WRITEDATA, &receiver);
@@ -206,7 +210,9 @@ HttpClient& HttpClient::operator=(HttpClient&&) noexcept = default;
 HttpResponse HttpClient::send(const HttpRequest& request) {
   check_headers(request);
   state_->open();
-  Receiver receiver{.body_bytes_max = state_->limits.response_bytes, .cancel = state_->cancel};
+  Receiver receiver{
+      .body_bytes_max = request.response_bytes.value_or(state_->limits.response_bytes),
+      .cancel = state_->cancel};
   Upload upload{.rest = request.body};
   state_->set_common(request, receiver);
   state_->set_method(request, upload);
@@ -222,7 +228,8 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
     static_cast<void>(list.release());
     list.reset(longer);
   };
-  add("Expect:");  // no pause before a body
+  // No pause before a body; but libcurl 7.88 signs this header, which it does not send.
+  if (request.aws == nullptr) add("Expect:");
   for (const auto& [name, value] : request.headers) add(fmt::format("{}: {}", name, value));
   state_->set(CURLOPT_HTTPHEADER, list.get());
   const CURLcode code = state_->curl->easy_perform(state_->handle);
@@ -237,7 +244,9 @@ HttpResponse send_with_retries(HttpClient& client, const HttpRequest& request, u
   for (unsigned attempt = 1;; ++attempt) {
     try {
       HttpResponse response = client.send(request);
-      if ((response.status < 500 && response.status != 429) || attempt >= tries) return response;
+      const bool passing =
+          (response.status >= 500 && response.status != 501) || response.status == 429;
+      if (!passing || attempt >= tries) return response;
     } catch (const Error& error) {
       const bool passing = error.code() == Code::kRemote || error.code() == Code::kTimeout;
       if (!passing || attempt >= tries) throw;

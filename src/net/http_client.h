@@ -33,6 +33,7 @@ struct HttpRequest {
   std::vector<std::pair<std::string, std::string>> headers;  // without line ends
   ByteView body;                                             // sent if the method is PUT or POST
   const AwsCredentials* aws = nullptr;                       // signs for the service "s3"
+  std::optional<std::size_t> response_bytes;                 // instead of the client's limit
 };
 
 struct HttpResponse {
@@ -47,6 +48,7 @@ struct HttpResponse {
 struct HttpLimits {
   std::uint32_t connect_ms = 5'000;
   std::uint32_t total_ms = 60'000;
+  std::uint32_t stall_seconds = 30;  // without a byte in either direction
   std::size_t response_bytes = std::size_t{1} << 20;
 };
 
@@ -68,9 +70,9 @@ class HttpClient {
   std::unique_ptr<State> state_;
 };
 
-// Sends until the answer is neither a timeout, a broken connection, 429 nor 5xx, at most `tries`
-// times, with pauses that grow and differ. The last failure is thrown or returned. For requests
-// that may be repeated.
+// Sends until the answer is neither a timeout, a broken connection, 429 nor 5xx but 501, at most
+// `tries` times, with pauses that grow and differ. The last failure is thrown or returned. For
+// requests that may be repeated.
 HttpResponse send_with_retries(HttpClient& client, const HttpRequest& request, unsigned tries,
                                const CancelToken* cancel = nullptr);
 

@@ -1,0 +1,210 @@
+#include "net/http_client.h"
+
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <lukskeep/error.h>
+
+#include "base/limits.h"
+
+namespace lukskeep::net {
+namespace {
+
+// Answers each connection with the next text, whatever was asked, and keeps what was.
+class Server {
+ public:
+  explicit Server(std::vector<std::string> answers) : answers_(std::move(answers)) {
+    unsetenv("http_proxy");
+    socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    EXPECT_EQ(bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(listen(socket_, 8), 0);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+    thread_ = std::thread([this] { serve(); });
+  }
+  ~Server() {
+    stop();
+    close(socket_);
+  }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  std::string url(const std::string& path = "/") const {
+    return fmt::format("http://127.0.0.1:{}{}", port_, path);
+  }
+  // What was asked; nothing is answered after that.
+  const std::vector<std::string>& stop() {
+    shutdown(socket_, SHUT_RDWR);
+    if (thread_.joinable()) thread_.join();
+    return asked_;
+  }
+
+ private:
+  void serve() {
+    for (const std::string& answer : answers_) {
+      const int peer = accept(socket_, nullptr, nullptr);
+      if (peer < 0) return;
+      asked_.push_back(read_request(peer));
+      std::string_view rest = answer;
+      while (!rest.empty()) {
+        const ssize_t sent = ::send(peer, rest.data(), rest.size(), MSG_NOSIGNAL);
+        if (sent <= 0) break;
+        rest.remove_prefix(static_cast<std::size_t>(sent));
+      }
+      // An answer of nothing hangs, until the client has had enough.
+      char byte = 0;
+      while (answer.empty() && recv(peer, &byte, 1, 0) > 0) {
+      }
+      close(peer);
+    }
+  }
+
+  static std::string read_request(int peer) {
+    std::string text;
+    char byte = 0;
+    std::size_t body = 0;
+    while (recv(peer, &byte, 1, 0) == 1) {
+      text += byte;
+      const std::size_t end = text.find("\r\n\r\n");
+      if (end == std::string::npos) continue;
+      if (const std::size_t at = text.find("Content-Length: "); at < end) {
+        body = std::stoul(text.substr(at + 16));
+      }
+      if (text.size() == end + 4 + body) break;
+    }
+    return text;
+  }
+
+  std::vector<std::string> answers_;
+  std::vector<std::string> asked_;
+  int socket_ = -1;
+  std::uint16_t port_ = 0;
+  std::thread thread_;
+};
+
+constexpr const char* kFine = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+Code failure(const std::function<void()>& call, std::string_view expected = "") {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_NE(error.message().find(expected), std::string::npos) << error.message();
+    return error.code();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return Code::kInternal;
+}
+
+TEST(HttpClient, EncodesWithPercent) {
+  EXPECT_EQ(percent_encode(""), "");
+  EXPECT_EQ(percent_encode("azAZ09-._~"), "azAZ09-._~");
+  EXPECT_EQ(percent_encode("a/b c+&=%"), "a%2Fb%20c%2B%26%3D%25");
+  EXPECT_EQ(percent_encode("a/b c", true), "a/b%20c");
+  EXPECT_EQ(percent_encode("\xc3\xa4\x01\xff"), "%C3%A4%01%FF");
+}
+
+TEST(HttpClient, FindsTheFirstHeaderOfAName) {
+  const HttpResponse response{.headers = {{"a", "1"}, {"b", ""}, {"a", "2"}}};
+  EXPECT_EQ(response.header("a"), "1");
+  EXPECT_EQ(response.header("b"), "");
+  EXPECT_EQ(response.header("A"), std::nullopt);
+}
+
+TEST(HttpClient, SendsAndReceives) {
+  Server server(
+      {"HTTP/1.1 103 Early Hints\r\nX-A: early\r\n\r\n"
+       "HTTP/1.1 404 Not Found\r\nX-A:  late \r\nContent-Length: 3\r\n\r\nno\n"});
+  const std::string body = "content";
+  HttpClient client;
+  const HttpResponse response = client.send({.method = "PUT",
+                                             .url = server.url("/a/../b?c=d"),
+                                             .headers = {{"X-B", "value"}},
+                                             .body = as_byte_view(body)});
+  EXPECT_EQ(response.status, 404);
+  EXPECT_EQ(response.header("x-a"), "late");
+  EXPECT_EQ(as_string_view(response.body), "no\n");
+  const std::string asked = server.stop().at(0);
+  EXPECT_TRUE(asked.starts_with("PUT /a/../b?c=d HTTP/1.1\r\n")) << asked;
+  EXPECT_NE(asked.find("\r\nX-B: value\r\n"), std::string::npos) << asked;
+  EXPECT_TRUE(asked.ends_with("\r\n\r\ncontent")) << asked;
+}
+
+// libcurl 7.88 would sign "Expect:", which takes the header away.
+TEST(HttpClient, SignsWhatItSends) {
+  Server server({kFine});
+  AwsCredentials aws{.access_key = "AK", .secret_key = SecretBytes(3), .region = "here"};
+  HttpClient client;
+  client.send({.url = server.url(), .headers = {{"x-amz-content-sha256", "x"}}, .aws = &aws});
+  const std::string asked = server.stop().at(0);
+  EXPECT_NE(asked.find("Credential=AK/"), std::string::npos) << asked;
+  EXPECT_NE(asked.find("/here/s3/aws4_request"), std::string::npos) << asked;
+  EXPECT_NE(asked.find("SignedHeaders=host;x-amz-content-sha256;x-amz-date,"), std::string::npos)
+      << asked;
+}
+
+TEST(HttpClient, BoundsWhatArrives) {
+  const std::string head = "HTTP/1.1 200 OK\r\n";
+  std::string many = head;
+  while (many.size() <= limits::kHttpHeaderBytesMax)
+    many += "X: " + std::string(1000, 'x') + "\r\n";
+  Server server({head + "\r\n" + std::string(11, 'x'), head + "Content-Length: 9999\r\n\r\n",
+                 many + "\r\n", "no HTTP at all\r\n\r\n", head + "\r\n" + std::string(10, 'x'),
+                 head + "\r\n" + std::string(11, 'x')});
+  HttpClient client({.response_bytes = 10});
+  const HttpRequest request{.url = server.url()};
+  EXPECT_EQ(failure([&] { client.send(request); }, "answers more than it may"), Code::kRemote);
+  EXPECT_EQ(failure([&] { client.send(request); }, "127.0.0.1"), Code::kRemote);
+  EXPECT_EQ(failure([&] { client.send(request); }, "answers more than it may"), Code::kRemote);
+  EXPECT_EQ(failure([&] { client.send(request); }, "127.0.0.1"), Code::kRemote);
+  EXPECT_EQ(client.send(request).body.size(), 10U);
+  EXPECT_EQ(client.send({.url = server.url(), .response_bytes = 11}).body.size(), 11U);
+}
+
+TEST(HttpClient, GivesUpAndCanBeStopped) {
+  Server server({"", ""});
+  HttpClient hasty({.total_ms = 100});
+  EXPECT_EQ(failure([&] { hasty.send({.url = server.url()}); }, "in time"), Code::kTimeout);
+  CancelToken cancel;
+  cancel.cancel();
+  HttpClient stopped({}, &cancel);
+  EXPECT_EQ(failure([&] { stopped.send({.url = server.url()}); }), Code::kInterrupted);
+}
+
+TEST(HttpClient, TriesAgain) {
+  const std::string busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+  const std::string never = "HTTP/1.1 501 Never\r\nContent-Length: 0\r\n\r\n";
+  Server server(
+      {busy, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut", kFine, busy, busy, never});
+  HttpClient client;
+  const HttpRequest request{.url = server.url()};
+  EXPECT_EQ(send_with_retries(client, request, 3).status, 200);
+  EXPECT_EQ(send_with_retries(client, request, 2).status, 503);
+  EXPECT_EQ(send_with_retries(client, request, 2).status, 501);
+}
+
+TEST(HttpClient, RefusesOtherProtocolsAndBadHeaders) {
+  HttpClient client;
+  EXPECT_EQ(failure([&] { client.send({.url = "file:///etc/passwd"}); }), Code::kRemote);
+  for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{
+           {"a\r\nb", "c"}, {"a", "b\r\nc: d"}, {"a", "b\n"}, {"a:", "b"}}) {
+    EXPECT_EQ(
+        failure([&] { client.send({.url = "http://127.0.0.1:1", .headers = {{name, value}}}); }),
+        Code::kInvalidArgument);
+  }
+}
+
+}  // namespace
+}  // namespace lukskeep::net
