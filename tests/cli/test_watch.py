@@ -312,6 +312,32 @@ def test_a_header_that_changes_without_end_does_not_fill_the_archive(kept, watch
     assert daemon.end() == 0
 
 
+def test_a_file_that_goes_and_comes_has_spent_what_it_has_spent(kept, watching):
+    ok("create", "guest", "--size", "64K", "--type", "luks1", "--key", "file:k1", *PBKDF2, cwd=kept)
+    whole = (kept / "guest").read_bytes()
+    daemon = watching("volumes", "--interval", "86400")
+    daemon.wait_for("archived")
+
+    def replaced():
+        """Another state under the name that was removed; the daemon has time to see that it is not there."""
+        (kept / "volumes/guest").unlink(missing_ok=True)
+        time.sleep(0.25)
+        (kept / "guest").write_bytes(whole[:5000] + os.urandom(16) + whole[5016:])
+        os.rename(kept / "guest", kept / "volumes/guest")
+    for number in range(30):
+        replaced()
+        daemon.wait_for("archived", number + 2)
+    for _ in range(4):
+        replaced()
+    assert "30 times" in daemon.wait_for("trouble")[0]["message"]
+    # Others are archived as ever, and after what came before.
+    change(kept, "x")
+    assert daemon.wait_for("archived", 32)[31]["path"] == str(kept / "volumes/v2")
+    assert len(daemon.of("trouble")) == 1
+    assert daemon.end() == 0
+    assert len(snapshots(kept)) == 32
+
+
 def test_once(kept):
     args = ["archive", "watch", "volumes", "--once", "--store", "store"]
     assert "archived" in ok(*args, cwd=kept).text
