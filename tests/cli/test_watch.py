@@ -160,7 +160,7 @@ def test_new_volumes_and_folders_are_seen(kept, watching):
     change(kept, "newer", "volumes/a/b/c/v")
     daemon.wait_for("archived", 6)
     assert daemon.end(signal.SIGINT) == 0
-    assert daemon.errors and all("made the archive" in line for line in daemon.errors), daemon.errors
+    assert daemon.errors and all("which is new" in line for line in daemon.errors), daemon.errors
 
 
 def test_a_writer_that_keeps_its_file_open_is_found_by_looking(kept, watching):
