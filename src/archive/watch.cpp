@@ -191,8 +191,10 @@ void Watcher::wait(const CancelToken& cancel, Clock::time_point until) const {
 void Watcher::sweep(const CancelToken& cancel) {
   if (rewatch_) watch_folders();
   rewatch_ = false;
-  const auto found = [this](const luks::HeaderFile&, const std::string& path) {
-    enqueue(path, milliseconds(0));
+  // Before: what finds no place asks for the next one sooner.
+  sweep_due_ = Clock::now() + kSweepInterval;
+  const auto found = [&](const luks::HeaderFile&, const std::string& path) {
+    enqueue_found(path, milliseconds(0), cancel);
   };
   for (const std::string& path : request_.paths) {
     try {
@@ -202,7 +204,6 @@ void Watcher::sweep(const CancelToken& cancel) {
       trouble(path, error);
     }
   }
-  sweep_due_ = Clock::now() + kSweepInterval;
   poll(cancel);
 }
 
@@ -210,9 +211,11 @@ void Watcher::sweep(const CancelToken& cancel) {
 void Watcher::poll(const CancelToken& cancel) {
   for (const auto& [path, known] : known_) enqueue(path, milliseconds(0));
   if (request_.paths.empty()) {
-    scan_block_devices([this](const luks::HeaderFile&,
-                              const std::string& path) { enqueue(path, milliseconds(0)); },
-                       &cancel);
+    scan_block_devices(
+        [&](const luks::HeaderFile&, const std::string& path) {
+          enqueue_found(path, milliseconds(0), cancel);
+        },
+        &cancel);
   }
   for (const std::string& path : request_.paths) {
     if (kind_of(path) == PathKind::kDevice) enqueue(path, milliseconds(0));
@@ -236,7 +239,9 @@ void Watcher::take_in(const FolderChanges& changes, const CancelToken& cancel) {
     try {
       scan(
           folder,
-          [this](const luks::HeaderFile&, const std::string& path) { enqueue(path, kSettle); },
+          [&](const luks::HeaderFile&, const std::string& path) {
+            enqueue_found(path, kSettle, cancel);
+          },
           &cancel);
     } catch (const Error& error) {
       if (error.code() == Code::kInterrupted) throw;
@@ -245,17 +250,41 @@ void Watcher::take_in(const FolderChanges& changes, const CancelToken& cancel) {
   }
 }
 
-// Not at once: who overflows the queue of events once does it again.
-void Watcher::sweep_soon() { sweep_due_ = std::min(sweep_due_, Clock::now() + kSweepDelay); }
+// Not at once: who overflows the queue of events once does it again. And not before there is room
+// for what it finds.
+void Watcher::sweep_soon() {
+  Clock::time_point due = Clock::now() + kSweepDelay;
+  if (is_full()) due = std::max(due, full_until_);
+  sweep_due_ = std::min(sweep_due_, due);
+}
 
 void Watcher::enqueue(const std::string& path, milliseconds delay) {
-  if (pending_.size() >= request_.bounds.files_max) {
+  if (is_full() && !known_.contains(path)) {
     sweep_soon();
     return;
   }
   // What is to be looked at already keeps its time: a writer without end does not put it off.
   const Clock::time_point now = Clock::now();
   pending_.try_emplace(path, Pending{.since = now, .due = now + delay});
+}
+
+// Looks at what waits if there is no place for more: else those who fill the queue by what comes
+// early in the order of a scan keep what comes later from ever being looked at.
+void Watcher::enqueue_found(const std::string& path, milliseconds delay,
+                            const CancelToken& cancel) {
+  if (is_full()) make_room(cancel);
+  enqueue(path, delay);
+}
+
+void Watcher::make_room(const CancelToken& cancel) {
+  // Else each file found would cost a walk through all that waits.
+  if (Clock::now() < full_until_) return;
+  look_at_due(cancel);
+  if (!is_full()) return;
+  full_until_ = Clock::time_point::max();
+  for (const auto& [path, pending] : pending_) {
+    full_until_ = std::min(full_until_, std::max(pending.due, store_due_));
+  }
 }
 
 void Watcher::look_at_due(const CancelToken& cancel) {

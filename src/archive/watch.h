@@ -126,7 +126,11 @@ class Watcher {
   void poll(const CancelToken& cancel);
   void take_in(const FolderChanges& changes, const CancelToken& cancel);
   void sweep_soon();
+  bool is_full() const noexcept { return pending_.size() >= request_.bounds.files_max; }
   void enqueue(const std::string& path, std::chrono::milliseconds delay);
+  void enqueue_found(const std::string& path, std::chrono::milliseconds delay,
+                     const CancelToken& cancel);
+  void make_room(const CancelToken& cancel);
   void look_at_due(const CancelToken& cancel);
   void look_again(const std::string& path, Pending pending);
   Seen look(const std::string& path, bool patient);
@@ -151,7 +155,9 @@ class Watcher {
   std::optional<Store> store_;
   SnapshotBudget budget_;
   std::map<std::string, Known> known_;
+  // Those that are known have a place always, others while there are fewer than files_max.
   std::map<std::string, Pending> pending_;
+  Clock::time_point full_until_;  // if it is full: before, nothing in it is due
   std::map<std::string, std::string> troubles_;
   std::optional<Error> store_error_;
   std::chrono::seconds back_off_{0};

@@ -22,8 +22,10 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAreArray;
 
 // ---- SnapshotBudget
 
@@ -100,7 +102,9 @@ class WatcherTest : public ::testing::Test {
   }
   ~WatcherTest() override { end(); }
 
-  std::string volume(const std::string& name) const { return folder_.path("volumes/" + name); }
+  std::string volume(const std::string& name) const {
+    return fs::path(folder_.path("volumes/" + name)).lexically_normal().string();
+  }
   // Another volume each time, renamed to its place: nobody sees a part of it.
   void write(const std::string& name) const {
     const luks::HeaderFile file =
@@ -164,6 +168,30 @@ TEST_F(WatcherTest, NewNamesWithoutEndDoNotFillTheArchive) {
   end();
   EXPECT_EQ(count(WatchNews::Kind::kArchived), 5U);
   EXPECT_EQ(count(WatchNews::Kind::kTrouble), 1U);
+}
+
+// The first of them, by name, fill the queue each time.
+TEST_F(WatcherTest, ASweepReachesWhatComesAfterMoreThanTheQueueHolds) {
+  std::vector<std::string> all;
+  for (const char* name : {"a1", "a2", "a3", "a4", "b", "c"}) {
+    write(name);
+    all.push_back(volume(name));
+  }
+  watcher({.files_max = 2}).run_once(cancel_);
+  EXPECT_THAT(paths(WatchNews::Kind::kArchived), UnorderedElementsAreArray(all));
+}
+
+// What may not be archived yet fills the queue, and a volume that is known changes.
+TEST_F(WatcherTest, AFullQueueHasAPlaceForWhatIsKnown) {
+  write("z");
+  start({.files_max = 2, .snapshots_total_max = 3, .period = seconds(3)});
+  ASSERT_TRUE(wait_for(WatchNews::Kind::kArchived, 1));
+  for (const char* name : {"a", "b", "c", "d", "e"}) write(name);
+  ASSERT_TRUE(wait_for(WatchNews::Kind::kTrouble, 1));
+  write("z");
+  ASSERT_TRUE(wait_for(WatchNews::Kind::kArchived, 7));
+  end();
+  EXPECT_THAT(paths(WatchNews::Kind::kArchived), Contains(volume("z")).Times(2));
 }
 
 }  // namespace
