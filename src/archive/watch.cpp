@@ -328,11 +328,34 @@ void Watcher::look_again(const std::string& path, Pending pending) {
 // ---- looking
 // -------------------------------------------------------------------------------------
 
+// Whoever may write to a watched folder does not choose what is opened elsewhere with the rights of
+// the watcher: links below such a folder are not followed, to files or on the way to them. What was
+// named itself is.
+bool Watcher::is_behind_link(const std::string& path) const {
+  bool is_linked = false;
+  for (const std::string& root : request_.paths) {
+    if (path == root) return false;
+    const fs::path below = fs::path(path).lexically_relative(root);
+    if (below.empty() || *below.begin() == "..") continue;
+    fs::path at = root;
+    const bool has_link = std::ranges::any_of(below, [&](const fs::path& name) {
+      std::error_code ignored;
+      return fs::is_symlink(fs::symlink_status(at /= name, ignored));
+    });
+    if (!has_link) return false;
+    is_linked = true;
+  }
+  return is_linked;
+}
+
 // `patient`: a header that is in the middle of a change may be looked at later.
 Watcher::Seen Watcher::look(const std::string& path, bool patient) {
   try {
     // Pipes and folders may stand where a file was.
     if (kind_of(path) == PathKind::kFolder) return Seen::kDone;
+    if (is_behind_link(path)) {
+      throw Error(Code::kNotFound, fmt::format("'{}' is a symbolic link", printable(path, 256)));
+    }
     const auto file = luks::HeaderFile::open(storage::open_file(path, {.lock = false}));
     const Seen seen = look_at_header(path, file, patient);
     if (seen == Seen::kDone) troubles_.erase(path);

@@ -132,6 +132,7 @@ class Watcher {
                      const CancelToken& cancel);
   void make_room(const CancelToken& cancel);
   void look_at_due(const CancelToken& cancel);
+  bool is_behind_link(const std::string& path) const;
   void look_again(const std::string& path, Pending pending);
   Seen look(const std::string& path, bool patient);
   Seen look_at_header(const std::string& path, const luks::HeaderFile& file, bool patient);

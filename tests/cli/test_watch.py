@@ -338,6 +338,31 @@ def test_a_file_that_goes_and_comes_has_spent_what_it_has_spent(kept, watching):
     assert len(snapshots(kept)) == 32
 
 
+def test_links_in_a_watched_folder_are_not_followed(kept, watching):
+    ok("create", "secret", "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=kept)
+    (kept / "volumes/a").mkdir()
+    shutil.copy(kept / "secret", kept / "volumes/a/secret")
+    shutil.copy(kept / "secret", kept / "volumes/b")
+    daemon = watching("volumes", "--interval", "1")
+    daemon.wait_for("archived", 3)
+    change(kept, "elsewhere", "secret")
+    # A new link; one in the place of a known file; and one on the way to a known file.
+    os.symlink("../secret", kept / "volumes/link")
+    os.symlink("../secret", kept / "volumes/other")
+    os.replace(kept / "volumes/other", kept / "volumes/b")
+    os.rename(kept / "volumes/a", kept / "gone")
+    os.symlink("..", kept / "volumes/a")
+    time.sleep(2.5)  # looked at twice
+    change(kept, "x")
+    events = daemon.wait_for("archived", 4)
+    assert [event["path"] for event in events[3:]] == [str(kept / "volumes/v2")]
+    # It is archived where it is a file.
+    os.unlink(kept / "volumes/b")
+    os.link(kept / "secret", kept / "volumes/b")
+    assert daemon.wait_for("archived", 5)[4]["path"] == str(kept / "volumes/b")
+    assert daemon.end() == 0
+
+
 def test_once(kept):
     args = ["archive", "watch", "volumes", "--once", "--store", "store"]
     assert "archived" in ok(*args, cwd=kept).text
