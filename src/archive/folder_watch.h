@@ -14,7 +14,7 @@ namespace lukskeep::archive {
 
 // What happened since the last read.
 struct FolderChanges {
-  std::vector<std::string> files;    // that were written, made, renamed or removed
+  std::vector<std::string> files;    // or links that were written, made, renamed or removed
   std::vector<std::string> folders;  // that are new, with all below them
   bool lost = false;                 // events were: all must be looked through, and watched anew
 };

@@ -37,7 +37,6 @@ constexpr seconds kBackOffMax{300};
 // What no event told of is found by looking through the folders anew.
 constexpr seconds kSweepInterval{3600};
 constexpr seconds kSweepDelay{1};
-constexpr seconds kPeriod{limits::kWatchPeriodSeconds};
 // CancelToken has nothing to wait for.
 constexpr seconds kCancelLook{1};
 
@@ -64,10 +63,48 @@ void check_there(const std::string& path) {
 
 }  // namespace
 
+SnapshotBudget::Verdict SnapshotBudget::ask(const std::string& path, Clock::time_point now) {
+  if (now >= renewed_at()) return {.is_granted = true, .news = {}};
+  const auto minutes = std::chrono::ceil<std::chrono::minutes>(bounds_.period);
+  const auto refuse = [](bool& is_told, std::string why) {
+    return Verdict{.is_granted = false, .news = std::exchange(is_told, true) ? "" : std::move(why)};
+  };
+  const auto count = counts_.find(path);
+  if (count != counts_.end() && count->second.snapshots >= bounds_.snapshots_max) {
+    return refuse(count->second.is_told,
+                  fmt::format("its header changed {} times in {} minutes: the next snapshot waits "
+                              "until these are over",
+                              bounds_.snapshots_max, minutes / std::chrono::minutes(1)));
+  }
+  if (is_total_limited_ && total_ >= bounds_.snapshots_total_max) {
+    return refuse(is_total_told_,
+                  fmt::format("{} headers changed in {} minutes: the next snapshots, of this one "
+                              "and of others, wait until these are over",
+                              bounds_.snapshots_total_max, minutes / std::chrono::minutes(1)));
+  }
+  return {.is_granted = true, .news = {}};
+}
+
+void SnapshotBudget::spend(const std::string& path, Clock::time_point now) {
+  if (now >= renewed_at()) {
+    period_start_ = now;
+    counts_.clear();
+    total_ = 0;
+    is_total_told_ = false;
+  }
+  if (is_total_limited_) {
+    ++total_;
+  } else if (counts_.size() >= bounds_.files_max && !counts_.contains(path)) {
+    return;
+  }
+  ++counts_[path].snapshots;
+}
+
 Watcher::Watcher(WatchRequest request, std::string store_directory, Tell tell)
     : request_(std::move(request)),
       store_directory_(std::move(store_directory)),
-      tell_(std::move(tell)) {
+      tell_(std::move(tell)),
+      budget_(request_.bounds) {
   for (std::string& path : request_.paths) {
     check_there(path);
     path = absolute_path(path);
@@ -107,6 +144,8 @@ void Watcher::run_once(const CancelToken& cancel) {
 
 void Watcher::run(const CancelToken& cancel) {
   try {
+    sweep(cancel);
+    budget_.limit_total();
     while (!cancel.cancelled()) {
       const Clock::time_point now = Clock::now();
       if (now >= sweep_due_) {
@@ -152,8 +191,10 @@ void Watcher::wait(const CancelToken& cancel, Clock::time_point until) const {
 void Watcher::sweep(const CancelToken& cancel) {
   if (rewatch_) watch_folders();
   rewatch_ = false;
-  const auto found = [this](const luks::HeaderFile&, const std::string& path) {
-    enqueue(path, milliseconds(0));
+  // Before: what finds no place asks for the next one sooner.
+  sweep_due_ = Clock::now() + kSweepInterval;
+  const auto found = [&](const luks::HeaderFile&, const std::string& path) {
+    enqueue_found(path, milliseconds(0), cancel);
   };
   for (const std::string& path : request_.paths) {
     try {
@@ -163,7 +204,6 @@ void Watcher::sweep(const CancelToken& cancel) {
       trouble(path, error);
     }
   }
-  sweep_due_ = Clock::now() + kSweepInterval;
   poll(cancel);
 }
 
@@ -171,9 +211,11 @@ void Watcher::sweep(const CancelToken& cancel) {
 void Watcher::poll(const CancelToken& cancel) {
   for (const auto& [path, known] : known_) enqueue(path, milliseconds(0));
   if (request_.paths.empty()) {
-    scan_block_devices([this](const luks::HeaderFile&,
-                              const std::string& path) { enqueue(path, milliseconds(0)); },
-                       &cancel);
+    scan_block_devices(
+        [&](const luks::HeaderFile&, const std::string& path) {
+          enqueue_found(path, milliseconds(0), cancel);
+        },
+        &cancel);
   }
   for (const std::string& path : request_.paths) {
     if (kind_of(path) == PathKind::kDevice) enqueue(path, milliseconds(0));
@@ -197,7 +239,9 @@ void Watcher::take_in(const FolderChanges& changes, const CancelToken& cancel) {
     try {
       scan(
           folder,
-          [this](const luks::HeaderFile&, const std::string& path) { enqueue(path, kSettle); },
+          [&](const luks::HeaderFile&, const std::string& path) {
+            enqueue_found(path, kSettle, cancel);
+          },
           &cancel);
     } catch (const Error& error) {
       if (error.code() == Code::kInterrupted) throw;
@@ -206,59 +250,112 @@ void Watcher::take_in(const FolderChanges& changes, const CancelToken& cancel) {
   }
 }
 
-// Not at once: who overflows the queue of events once does it again.
-void Watcher::sweep_soon() { sweep_due_ = std::min(sweep_due_, Clock::now() + kSweepDelay); }
+// Not at once: who overflows the queue of events once does it again. And not before there is room
+// for what it finds.
+void Watcher::sweep_soon() {
+  Clock::time_point due = Clock::now() + kSweepDelay;
+  if (is_full()) due = std::max(due, full_until_);
+  sweep_due_ = std::min(sweep_due_, due);
+}
 
 void Watcher::enqueue(const std::string& path, milliseconds delay) {
-  if (pending_.size() >= limits::kWatchFilesMax) {
+  if (is_full() && !known_.contains(path)) {
     sweep_soon();
     return;
   }
   // What is to be looked at already keeps its time: a writer without end does not put it off.
-  pending_.try_emplace(path, Pending{.due = Clock::now() + delay});
+  const Clock::time_point now = Clock::now();
+  pending_.try_emplace(path, Pending{.since = now, .due = now + delay});
+}
+
+// Looks at what waits if there is no place for more: else those who fill the queue by what comes
+// early in the order of a scan keep what comes later from ever being looked at.
+void Watcher::enqueue_found(const std::string& path, milliseconds delay,
+                            const CancelToken& cancel) {
+  if (is_full()) make_room(cancel);
+  enqueue(path, delay);
+}
+
+void Watcher::make_room(const CancelToken& cancel) {
+  // Else each file found would cost a walk through all that waits.
+  if (Clock::now() < full_until_) return;
+  look_at_due(cancel);
+  if (!is_full()) return;
+  full_until_ = Clock::time_point::max();
+  for (const auto& [path, pending] : pending_) {
+    full_until_ = std::min(full_until_, std::max(pending.due, store_due_));
+  }
 }
 
 void Watcher::look_at_due(const CancelToken& cancel) {
   const Clock::time_point now = Clock::now();
-  std::vector<std::pair<std::string, unsigned>> due;
+  std::vector<std::pair<std::string, Pending>> due;
   for (const auto& [path, pending] : pending_) {
-    if (std::max(pending.due, store_due_) <= now) due.emplace_back(path, pending.tries);
+    if (std::max(pending.due, store_due_) <= now) due.emplace_back(path, pending);
   }
-  for (const auto& [path, tries] : due) {
+  // Not by name: whoever makes many of them would always be before the others.
+  std::ranges::stable_sort(due, {}, [](const auto& entry) { return entry.second.since; });
+  for (const auto& [path, pending] : due) {
     cancel.check();
-    look_again(path, tries);
+    look_again(path, pending);
   }
   // Between changes nothing keeps the archive's disk from being unmounted.
   store_.reset();
 }
 
-void Watcher::look_again(const std::string& path, unsigned tries) {
+void Watcher::look_again(const std::string& path, Pending pending) {
   // With an archive that takes nothing the others wait too.
   if (Clock::now() < store_due_) return;
-  switch (look(path, tries < kTriesMax)) {
+  switch (look(path, pending.tries < kTriesMax)) {
     case Seen::kDone:
       pending_.erase(path);
-      break;
+      return;
     case Seen::kChanging:
-      pending_[path] = {.due = Clock::now() + kRetry, .tries = tries + 1};
+      pending.due = Clock::now() + kRetry;
+      ++pending.tries;
       break;
     case Seen::kNotTaken:
-      pending_[path] = {.due = store_due_, .tries = tries};
+      pending.due = store_due_;
       break;
     case Seen::kTooOften:
-      pending_[path] = {.due = known_[path].period_start + kPeriod, .tries = 0};
+      pending.due = budget_.renewed_at();
+      pending.tries = 0;
       break;
   }
+  pending_[path] = pending;
 }
 
 // ---- looking
 // -------------------------------------------------------------------------------------
+
+// Whoever may write to a watched folder does not choose what is opened elsewhere with the rights of
+// the watcher: links below such a folder are not followed, to files or on the way to them. What was
+// named itself is.
+bool Watcher::is_behind_link(const std::string& path) const {
+  bool is_linked = false;
+  for (const std::string& root : request_.paths) {
+    if (path == root) return false;
+    const fs::path below = fs::path(path).lexically_relative(root);
+    if (below.empty() || *below.begin() == "..") continue;
+    fs::path at = root;
+    const bool has_link = std::ranges::any_of(below, [&](const fs::path& name) {
+      std::error_code ignored;
+      return fs::is_symlink(fs::symlink_status(at /= name, ignored));
+    });
+    if (!has_link) return false;
+    is_linked = true;
+  }
+  return is_linked;
+}
 
 // `patient`: a header that is in the middle of a change may be looked at later.
 Watcher::Seen Watcher::look(const std::string& path, bool patient) {
   try {
     // Pipes and folders may stand where a file was.
     if (kind_of(path) == PathKind::kFolder) return Seen::kDone;
+    if (is_behind_link(path)) {
+      throw Error(Code::kNotFound, fmt::format("'{}' is a symbolic link", printable(path, 256)));
+    }
     const auto file = luks::HeaderFile::open(storage::open_file(path, {.lock = false}));
     const Seen seen = look_at_header(path, file, patient);
     if (seen == Seen::kDone) troubles_.erase(path);
@@ -303,7 +400,6 @@ Watcher::Seen Watcher::look_at_header(const std::string& path, const luks::Heade
     return Seen::kDone;
   }
   if (patient && is_mid_change(file, path)) return Seen::kChanging;
-  if (is_too_often(path)) return Seen::kTooOften;
   const Seen seen = archive_it(path, file, content);
   if (seen == Seen::kDone && store_error_) {
     store_error_.reset();
@@ -323,6 +419,7 @@ Watcher::Seen Watcher::archive_it(const std::string& path, const luks::HeaderFil
   const bool is_new = !present || present->content_id != content;
   std::string id = is_new ? std::string() : present->id;
   if (is_new) {
+    if (is_too_often(path)) return Seen::kTooOften;
     Capture taken = capture(file, path);
     taken.manifest.reason = "watch";
     // It may have been changed while it was read.
@@ -333,6 +430,7 @@ Watcher::Seen Watcher::archive_it(const std::string& path, const luks::HeaderFil
       id = store_->add(std::move(taken), {.path = path, .reason = "watch", .command = {}}).id;
     };
     if (!use_store(add)) return Seen::kNotTaken;
+    budget_.spend(path, Clock::now());
   }
   remember(path, file, content, id);
   if (is_new) {
@@ -343,31 +441,18 @@ Watcher::Seen Watcher::archive_it(const std::string& path, const luks::HeaderFil
 
 void Watcher::remember(const std::string& path, const luks::HeaderFile& file,
                        const std::string& content, const std::string& id) {
-  if (known_.size() >= limits::kWatchFilesMax && !known_.contains(path)) return;
+  if (known_.size() >= request_.bounds.files_max && !known_.contains(path)) return;
   Known& known = known_[path];
   known.uuid = file.header().uuid;
   known.content_id = content;
   known.id = id;
   known.is_gone = false;
-  if (Clock::now() - known.period_start >= kPeriod) {
-    known.period_start = Clock::now();
-    known.snapshots = 0;
-  }
-  ++known.snapshots;
 }
 
-// Whoever writes headers without end fills no archive with them.
 bool Watcher::is_too_often(const std::string& path) {
-  const auto known = known_.find(path);
-  if (known == known_.end() || known->second.snapshots < limits::kWatchSnapshotsMax ||
-      Clock::now() - known->second.period_start >= kPeriod) {
-    return false;
-  }
-  trouble(path, Error(Code::kBusy,
-                      fmt::format("its header changed {} times in {} minutes: the next snapshot "
-                                  "waits until these are over",
-                                  limits::kWatchSnapshotsMax, kPeriod / std::chrono::minutes(1))));
-  return true;
+  const SnapshotBudget::Verdict verdict = budget_.ask(path, Clock::now());
+  if (!verdict.news.empty()) trouble(path, Error(Code::kBusy, verdict.news));
+  return !verdict.is_granted;
 }
 
 // False if the archive did not take it: then it is left alone for a while.
@@ -400,7 +485,7 @@ void Watcher::archive_failed(const Error& error) {
 }
 
 void Watcher::trouble(const std::string& path, const Error& error) {
-  if (troubles_.size() >= limits::kWatchFilesMax) troubles_.clear();
+  if (troubles_.size() >= request_.bounds.files_max) troubles_.clear();
   std::string& told = troubles_[path];
   if (told == error.message()) return;
   told = error.message();

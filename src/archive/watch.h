@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -14,9 +15,56 @@
 
 #include "archive/folder_watch.h"
 #include "archive/store.h"
+#include "base/limits.h"
 #include "luks/header_file.h"
 
 namespace lukskeep::archive {
+
+// Tests have smaller ones.
+struct WatchBounds {
+  std::size_t files_max = limits::kWatchFilesMax;
+  unsigned snapshots_max = limits::kWatchSnapshotsMax;             // of one path in a period
+  unsigned snapshots_total_max = limits::kWatchSnapshotsTotalMax;  // of all
+  std::chrono::seconds period{limits::kWatchPeriodSeconds};
+};
+
+// Counts snapshots, so that whoever writes headers without end fills no archive with them. Knows
+// nothing of files: a path that goes and comes again has spent what it has spent. Holds no more
+// than files_max + snapshots_total_max paths. One thread at a time.
+class SnapshotBudget {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  explicit SnapshotBudget(const WatchBounds& bounds) : bounds_(bounds) {}
+
+  // Those taken from now on count together too. Until then there is what was there at the start:
+  // each path once, and all of them have to be taken.
+  void limit_total() noexcept { is_total_limited_ = true; }
+
+  struct Verdict {
+    bool is_granted = false;
+    std::string news;  // why not; empty if that was told in this period
+  };
+  Verdict ask(const std::string& path, Clock::time_point now);
+  // One was taken.
+  void spend(const std::string& path, Clock::time_point now);
+  // When the period is over.
+  Clock::time_point renewed_at() const noexcept { return period_start_ + bounds_.period; }
+
+ private:
+  struct Count {
+    unsigned snapshots = 0;
+    bool is_told = false;
+  };
+
+  WatchBounds bounds_;
+  bool is_total_limited_ = false;
+  // Of this period.
+  Clock::time_point period_start_;
+  std::map<std::string, Count> counts_;
+  unsigned total_ = 0;
+  bool is_total_told_ = false;
+};
 
 struct WatchRequest {
   // Folders with all below them, files and block devices; none: the block devices of this machine.
@@ -24,6 +72,7 @@ struct WatchRequest {
   // How often headers are looked at that nothing tells about: those of block devices, and of files
   // whose writer keeps them open.
   std::chrono::seconds interval{15};
+  WatchBounds bounds;
 };
 
 struct WatchNews {
@@ -41,8 +90,9 @@ struct WatchNews {
 };
 
 // One thread at a time. Of a path whose header changes without end no more than
-// limits::kWatchSnapshotsMax states are kept in a period, the last one among them. What is wrong
-// with a device or the archive is told once and tried again: it ends nothing.
+// limits::kWatchSnapshotsMax states are kept in a period, the last one among them; of all paths no
+// more than limits::kWatchSnapshotsTotalMax after the start, and who waited longest is next then.
+// What is wrong with a device or the archive is told once and tried again: it ends nothing.
 class Watcher {
  public:
   using Clock = std::chrono::steady_clock;
@@ -63,10 +113,9 @@ class Watcher {
     std::string content_id;
     std::string id;
     bool is_gone = false;
-    Clock::time_point period_start;
-    unsigned snapshots = 0;  // since then
   };
   struct Pending {
+    Clock::time_point since;
     Clock::time_point due;
     unsigned tries = 0;
   };
@@ -77,9 +126,14 @@ class Watcher {
   void poll(const CancelToken& cancel);
   void take_in(const FolderChanges& changes, const CancelToken& cancel);
   void sweep_soon();
+  bool is_full() const noexcept { return pending_.size() >= request_.bounds.files_max; }
   void enqueue(const std::string& path, std::chrono::milliseconds delay);
+  void enqueue_found(const std::string& path, std::chrono::milliseconds delay,
+                     const CancelToken& cancel);
+  void make_room(const CancelToken& cancel);
   void look_at_due(const CancelToken& cancel);
-  void look_again(const std::string& path, unsigned tries);
+  bool is_behind_link(const std::string& path) const;
+  void look_again(const std::string& path, Pending pending);
   Seen look(const std::string& path, bool patient);
   Seen look_at_header(const std::string& path, const luks::HeaderFile& file, bool patient);
   Seen no_header(const std::string& path, const Error& error, bool patient);
@@ -100,8 +154,11 @@ class Watcher {
   Tell tell_;
   FolderWatch folders_;
   std::optional<Store> store_;
+  SnapshotBudget budget_;
   std::map<std::string, Known> known_;
+  // Those that are known have a place always, others while there are fewer than files_max.
   std::map<std::string, Pending> pending_;
+  Clock::time_point full_until_;  // if it is full: before, nothing in it is due
   std::map<std::string, std::string> troubles_;
   std::optional<Error> store_error_;
   std::chrono::seconds back_off_{0};

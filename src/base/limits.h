@@ -70,6 +70,9 @@ inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at
 // Snapshots of one path in each period of kWatchPeriodSeconds: a guest writes its disk as it likes.
 inline constexpr unsigned kWatchSnapshotsMax = 30;
+// Of all paths together, as names cost nothing: one a second. What is there at the start is not
+// among them.
+inline constexpr unsigned kWatchSnapshotsTotalMax = 600;
 inline constexpr unsigned kWatchPeriodSeconds = 600;
 
 }  // namespace lukskeep::limits

@@ -160,7 +160,7 @@ def test_new_volumes_and_folders_are_seen(kept, watching):
     change(kept, "newer", "volumes/a/b/c/v")
     daemon.wait_for("archived", 6)
     assert daemon.end(signal.SIGINT) == 0
-    assert daemon.errors and all("is new" in line for line in daemon.errors), daemon.errors
+    assert daemon.errors and all("which is new" in line for line in daemon.errors), daemon.errors
 
 
 def test_a_writer_that_keeps_its_file_open_is_found_by_looking(kept, watching):
@@ -309,6 +309,57 @@ def test_a_header_that_changes_without_end_does_not_fill_the_archive(kept, watch
     time.sleep(0.5)
     assert len(snapshots(kept)) == 30 and len(daemon.of("trouble")) == 1
     # Others are archived as ever.
+    assert daemon.end() == 0
+
+
+def test_a_file_that_goes_and_comes_has_spent_what_it_has_spent(kept, watching):
+    ok("create", "guest", "--size", "64K", "--type", "luks1", "--key", "file:k1", *PBKDF2, cwd=kept)
+    whole = (kept / "guest").read_bytes()
+    daemon = watching("volumes", "--interval", "86400")
+    daemon.wait_for("archived")
+
+    def replaced():
+        """Another state under the name that was removed; the daemon has time to see that it is not there."""
+        (kept / "volumes/guest").unlink(missing_ok=True)
+        time.sleep(0.25)
+        (kept / "guest").write_bytes(whole[:5000] + os.urandom(16) + whole[5016:])
+        os.rename(kept / "guest", kept / "volumes/guest")
+    for number in range(30):
+        replaced()
+        daemon.wait_for("archived", number + 2)
+    for _ in range(4):
+        replaced()
+    assert "30 times" in daemon.wait_for("trouble")[0]["message"]
+    # Others are archived as ever, and after what came before.
+    change(kept, "x")
+    assert daemon.wait_for("archived", 32)[31]["path"] == str(kept / "volumes/v2")
+    assert len(daemon.of("trouble")) == 1
+    assert daemon.end() == 0
+    assert len(snapshots(kept)) == 32
+
+
+def test_links_in_a_watched_folder_are_not_followed(kept, watching):
+    ok("create", "secret", "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=kept)
+    (kept / "volumes/a").mkdir()
+    shutil.copy(kept / "secret", kept / "volumes/a/secret")
+    shutil.copy(kept / "secret", kept / "volumes/b")
+    daemon = watching("volumes", "--interval", "1")
+    daemon.wait_for("archived", 3)
+    change(kept, "elsewhere", "secret")
+    # A new link; one in the place of a known file; and one on the way to a known file.
+    os.symlink("../secret", kept / "volumes/link")
+    os.symlink("../secret", kept / "volumes/other")
+    os.replace(kept / "volumes/other", kept / "volumes/b")
+    os.rename(kept / "volumes/a", kept / "gone")
+    os.symlink("..", kept / "volumes/a")
+    time.sleep(2.5)  # looked at twice
+    change(kept, "x")
+    events = daemon.wait_for("archived", 4)
+    assert [event["path"] for event in events[3:]] == [str(kept / "volumes/v2")]
+    # It is archived where it is a file.
+    os.unlink(kept / "volumes/b")
+    os.link(kept / "secret", kept / "volumes/b")
+    assert daemon.wait_for("archived", 5)[4]["path"] == str(kept / "volumes/b")
     assert daemon.end() == 0
 
 
