@@ -292,6 +292,10 @@ SyncReport sync_files(Store& store, const std::vector<std::string>& files,
   });
 }
 
+void leave_to_sync(const Store& store) {
+  if (!mirrors_of(store).empty()) remember_unsynced(store, true);
+}
+
 namespace {
 
 // What says that one file is no good, not that the mirror or the archive is.

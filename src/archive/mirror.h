@@ -83,6 +83,9 @@ SyncReport sync_mirrors(Store& store, const MirrorOptions& options);
 SyncReport sync_files(Store& store, const std::vector<std::string>& files,
                       const MirrorOptions& options);
 
+// For who does not wait for mirrors: remembers that they lack something, if there are any.
+void leave_to_sync(const Store& store);
+
 // Whether the last sync left a mirror behind.
 bool has_unsynced(const Store& store);
 
