@@ -225,7 +225,7 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   const auto add = [&](const std::string& line) {
     curl_slist* longer = state_->curl->slist_append(list.get(), line.c_str());
     if (longer == nullptr) throw Error(Code::kOutOfMemory, "out of memory");
-    static_cast<void>(list.release());
+    [[maybe_unused]] const curl_slist* shorter = list.release();  // it is part of the longer one
     list.reset(longer);
   };
   // No pause before a body; but libcurl 7.88 signs this header, which it does not send.
