@@ -101,7 +101,8 @@ class StoreTest : public ::testing::Test {
     return Code::kInternal;
   }
 
-  const storage::TemporaryDirectory folder_;
+  const  // Another user gets there as well, whatever TMPDIR is.
+      storage::TemporaryDirectory folder_{"/tmp"};
   const AgeIdentity identity_ = make_age_identity();
   const AgeRecipient recipient_ = recipient_of(identity_);
 };
