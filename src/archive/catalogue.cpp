@@ -226,13 +226,22 @@ void Catalogue::settle_all() {
   for (const auto& [uuid, device_path] : places) settle(uuid, device_path);
 }
 
-std::vector<Entry> Catalogue::list(std::string_view uuid) {
+Statement Catalogue::last_first(std::string_view uuid) {
   // Reading the table from end to end and sorting here takes half the time of going by an index.
   Statement rows =
       database_.prepare(fmt::format("SELECT {} FROM snapshots {} ORDER BY number DESC", kColumns,
                                     uuid.empty() ? "NOT INDEXED" : "WHERE uuid = ?"));
   if (!uuid.empty()) rows.bind(uuid);
-  return newest_first(entries_of(std::move(rows)));
+  return rows;
+}
+
+std::vector<Entry> Catalogue::list(std::string_view uuid) {
+  return newest_first(entries_of(last_first(uuid)));
+}
+
+void Catalogue::for_each(std::string_view uuid, const std::function<void(const Entry&)>& visit) {
+  Statement rows = last_first(uuid);
+  while (rows.step()) visit(entry_of(rows));
 }
 
 std::optional<Entry> Catalogue::by_id(std::string_view id) {

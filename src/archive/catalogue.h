@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -75,6 +76,8 @@ class Catalogue {
   void settle_all();
 
   std::vector<Entry> list(std::string_view uuid);
+  // The same one by one, in the order of their numbers, the last first: not all in memory at once.
+  void for_each(std::string_view uuid, const std::function<void(const Entry&)>& visit);
   std::optional<Entry> by_id(std::string_view id);
   // The first two whose ID starts so.
   std::vector<Entry> starting_with(std::string_view id_prefix);
@@ -82,6 +85,7 @@ class Catalogue {
   std::optional<Entry> newest(std::string_view uuid, std::string_view device_path, Trust trust);
 
  private:
+  Statement last_first(std::string_view uuid);
   void find_references(const std::string& uuid, const std::string& device_path);
   void mark_revoked(const std::string& uuid, const std::string& device_path);
   void mark_revoked_elsewhere(const std::string& uuid);

@@ -485,6 +485,14 @@ std::vector<Entry> Store::list(std::string_view uuid) {
   return with_catalogue([&](Catalogue& catalogue) { return catalogue.list(uuid); });
 }
 
+void Store::for_each(std::string_view uuid, const std::function<void()>& start,
+                     const std::function<void(const Entry&)>& visit) {
+  with_catalogue([&](Catalogue& catalogue) {
+    start();
+    catalogue.for_each(uuid, visit);
+  });
+}
+
 Entry Store::find(std::string_view id_prefix) {
   const bool hex = std::ranges::all_of(
       id_prefix, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -70,6 +71,10 @@ class Store {
 
   // Newest first. An empty uuid means all volumes.
   std::vector<Entry> list(std::string_view uuid = {});
+  // The same one by one, as they were recorded, the last first: not all in memory at once. `start`
+  // is called before the first, again if the catalogue turns out to be damaged and is made anew.
+  void for_each(std::string_view uuid, const std::function<void()>& start,
+                const std::function<void(const Entry&)>& visit);
   // Of whatever volume was at this absolute path; of what was taken here only.
   std::optional<Entry> newest_at(std::string_view device_path);
   // Of one volume where it is now; of what was taken here only.

@@ -203,19 +203,45 @@ class ArchiveList final : public Command {
 
   void run(const Session& session) override {
     archive::Store store = store_.open();
-    const std::vector<Entry> entries = store.list(uuid_);
     if (session.json) {
       OrderedJson list = OrderedJson::array();
-      for (const Entry& entry : entries) list.push_back(to_json(entry));
+      for (const Entry& entry : store.list(uuid_)) list.push_back(to_json(entry));
       return print_json({{"store", store.directory()}, {"snapshots", std::move(list)}});
     }
-    std::string text;
-    text.reserve(entries.size() * 160);
-    for (const Entry& entry : entries) text += to_line(entry);
-    print(entries.empty() ? "no snapshots\n" : text);
+    print(lines_of(store));
   }
 
  private:
+  // There may be hundreds of thousands: only their lines are kept.
+  std::string lines_of(archive::Store& store) const {
+    struct Line {
+      std::int64_t taken_ns;
+      std::size_t offset;
+    };
+    std::string text;
+    std::vector<Line> lines;
+    const auto start = [&] {
+      text.clear();
+      lines.clear();
+    };
+    store.for_each(uuid_, start, [&](const Entry& entry) {
+      lines.push_back({.taken_ns = entry.taken_ns, .offset = text.size()});
+      text += to_line(entry);
+    });
+    if (lines.empty()) return "no snapshots\n";
+    const auto newer = [](const Line& a, const Line& b) { return a.taken_ns > b.taken_ns; };
+    // As they were taken, nearly always.
+    if (std::ranges::is_sorted(lines, newer)) return text;
+    std::ranges::stable_sort(lines, newer);
+    std::string sorted;
+    sorted.reserve(text.size());
+    for (const Line& line : lines) {
+      const std::size_t end = text.find('\n', line.offset) + 1;
+      sorted += std::string_view(text).substr(line.offset, end - line.offset);
+    }
+    return sorted;
+  }
+
   StoreArgs store_;
   std::string uuid_;
 };
