@@ -75,7 +75,9 @@ class FolderMirror final : public Mirror {
          it.increment(error)) {
       std::error_code gone;
       const std::string file = it->path().lexically_relative(folder_).string();
-      if (!is_snapshot_name(file) || !it->is_regular_file(gone)) continue;
+      if (!is_snapshot_name(file) || it->symlink_status(gone).type() != fs::file_type::regular) {
+        continue;
+      }
       if (files.size() == limits::kMirrorFilesMax) {
         throw Error(Code::kUnsupported,
                     fmt::format("the mirror '{}' holds too many files", name()));
@@ -95,6 +97,7 @@ class FolderMirror final : public Mirror {
     for (const fs::path& folder :
          {fs::path(file).parent_path().parent_path(), fs::path(file).parent_path()}) {
       make_private_folder((folder_ / folder).string());
+      refuse_link(folder_ / folder);
     }
     try {
       write_file(path, bytes, false);
@@ -109,6 +112,14 @@ class FolderMirror final : public Mirror {
   }
 
  private:
+  // Who owns a share must not choose where on this machine is written.
+  static void refuse_link(const fs::path& folder) {
+    std::error_code error;
+    if (fs::symlink_status(folder, error).type() == fs::file_type::directory) return;
+    throw Error(Code::kUnsafe, fmt::format("'{}' in the mirror is no folder of its own",
+                                           printable(folder.string(), 256)));
+  }
+
   void check_mark() const {
     std::error_code error;
     if (fs::exists(folder_ / kMark, error)) return;
@@ -249,11 +260,7 @@ void prepare_mirror(std::string_view uri, const MirrorOptions& options) {
   if (!is_bucket(uri)) {
     const fs::path folder(uri);
     std::error_code error;
-    fs::create_directories(folder.parent_path(), error);
-    if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
-      throw Error(Code::kPermissionDenied, fmt::format("cannot make '{}': {}", printable(uri, 256),
-                                                       std::generic_category().message(errno)));
-    }
+    make_private_folder(folder.string());
     if (!fs::exists(folder / kMark, error)) write_file((folder / kMark).string(), {}, true);
   }
   static_cast<void>(mirror->list());

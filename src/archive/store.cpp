@@ -32,9 +32,6 @@ constexpr const char* kSnapshotsFolder = "snapshots";
 constexpr const char* kSuffix = ".snapshot";
 constexpr std::size_t kPrefixMin = 4;
 constexpr std::size_t kShortId = 12;
-// Compression and sealing add little to what a header may have.
-constexpr std::uint64_t kFileBytesMax =
-    limits::kSnapshotHeaderBytesMax + limits::kSnapshotHeaderBytesMax / 16 + limits::kMiB;
 
 // Names tell how a snapshot came: "TIME-ID.snapshot", "TIME-ID-imported.snapshot".
 constexpr std::string_view kImportedMark = "-imported";
@@ -166,7 +163,7 @@ Store::Store(std::string directory) : directory_(std::move(directory)) {
     throw Error(Code::kNotFound, fmt::format("{} is no archive", in_quotes(directory_)),
                 "lukskeep archive init makes one");
   }
-  const Bytes text = read_file(kRecipientsFile, kFileBytesMax);
+  const Bytes text = read_file(kRecipientsFile, limits::kSnapshotFileBytesMax);
   recipients_ = parse_age_recipients(as_string_view(text), in_quotes(path(kRecipientsFile)));
   if (recipients_.empty()) {
     throw Error(Code::kDamaged,
@@ -182,7 +179,7 @@ std::string Store::path(std::string_view below) const {
 // Absent if it is not there; whole.
 std::optional<Bytes> Store::read_if_any(const std::string& file) const {
   try {
-    return read_file(file, kFileBytesMax);
+    return read_file(file, limits::kSnapshotFileBytesMax);
   } catch (const Error& error) {
     if (error.code() != Code::kNotFound && error.code() != Code::kDamaged) throw;
     return std::nullopt;
@@ -192,7 +189,7 @@ std::optional<Bytes> Store::read_if_any(const std::string& file) const {
 // No more than the first `bytes_max` bytes.
 Bytes Store::read_file(const std::string& file, std::size_t bytes_max) const {
   const auto device = storage::open_file(path(file), {.lock = false});
-  if (device->size_bytes() > kFileBytesMax) {
+  if (device->size_bytes() > limits::kSnapshotFileBytesMax) {
     throw Error(Code::kDamaged,
                 fmt::format("{} is larger than any snapshot", in_quotes(path(file))));
   }
@@ -542,7 +539,9 @@ Manifest Store::manifest(const Entry& entry) const {
   return read_snapshot(read_stored(entry, kHeadBytes), in_quotes(path(entry.file))).manifest;
 }
 
-Bytes Store::file_of(const Entry& entry) const { return read_stored(entry, kFileBytesMax); }
+Bytes Store::file_of(const Entry& entry) const {
+  return read_stored(entry, limits::kSnapshotFileBytesMax);
+}
 
 Bytes Store::open(const Entry& entry, std::span<const AgeIdentity> identities) const {
   const std::string what = in_quotes(path(entry.file));

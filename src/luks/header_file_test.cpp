@@ -15,21 +15,13 @@ namespace {
 
 using testing::cheap_keyslot;
 using testing::cheap_options;
+using testing::contents;
 using testing::kFirstPassphrase;
 using testing::kSecondPassphrase;
 using testing::make_volume;
 using testing::must_unlock;
 using testing::opens;
-
-Bytes contents(const HeaderFile& file) {
-  Bytes bytes(file.device()->size_bytes());
-  file.device()->read(0, bytes);
-  return bytes;
-}
-
-HeaderFile reopen(Bytes bytes) {
-  return HeaderFile::open(std::make_shared<storage::MemoryDevice>(std::move(bytes)));
-}
+using testing::reopen;
 
 HeaderChange label_change(const HeaderFile& file, std::string label) {
   HeaderChange change{.header = file.header()};

@@ -56,6 +56,16 @@ inline HeaderFile make_volume(const CreateOptions& options) {
                        cheap_keyslot());
 }
 
+inline Bytes contents(const HeaderFile& file) {
+  Bytes bytes(file.device()->size_bytes());
+  file.device()->read(0, bytes);
+  return bytes;
+}
+
+inline HeaderFile reopen(Bytes bytes) {
+  return HeaderFile::open(std::make_shared<storage::MemoryDevice>(std::move(bytes)));
+}
+
 inline bool opens(const HeaderFile& file, std::string_view passphrase,
                   std::optional<int> keyslot = std::nullopt) {
   return unlock(file, as_byte_view(passphrase), {.keyslot = keyslot}).has_value();

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -96,8 +98,19 @@ int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
 }
 
 struct Upload {
+  ByteView body;
   ByteView rest;
 };
+
+// From the start again: a connection that was kept open may turn out to be closed.
+int on_seek(void* user, curl_off_t offset, int origin) {
+  auto& upload = *static_cast<Upload*>(user);
+  if (origin != SEEK_SET || offset < 0 || std::cmp_greater(offset, upload.body.size())) {
+    return CURL_SEEKFUNC_FAIL;
+  }
+  upload.rest = upload.body.subspan(static_cast<std::size_t>(offset));
+  return CURL_SEEKFUNC_OK;
+}
 
 std::size_t on_upload(char* out, std::size_t unit, std::size_t count, void* user) {
   auto& upload = *static_cast<Upload*>(user);
@@ -172,6 +185,8 @@ struct HttpClient::State {
       set(CURLOPT_UPLOAD, 1L);
       set(CURLOPT_READFUNCTION, &on_upload);
       set(CURLOPT_READDATA, &upload);
+      set(CURLOPT_SEEKFUNCTION, &on_seek);
+      set(CURLOPT_SEEKDATA, &upload);
       set(CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
       set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
     } else {
@@ -213,7 +228,7 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   Receiver receiver{
       .body_bytes_max = request.response_bytes.value_or(state_->limits.response_bytes),
       .cancel = state_->cancel};
-  Upload upload{.rest = request.body};
+  Upload upload{.body = request.body, .rest = request.body};
   state_->set_common(request, receiver);
   state_->set_method(request, upload);
   if (request.aws != nullptr) state_->set_aws(*request.aws);

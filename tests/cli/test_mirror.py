@@ -510,3 +510,15 @@ def test_nobody_listens(kept):
         port = server.getsockname()[1]
     result = fails(REMOTE, "archive", "mirror", f"s3+http://127.0.0.1:{port}/bucket", cwd=kept)
     assert f"127.0.0.1:{port}" in result.err
+
+
+def test_a_mirror_does_not_choose_where_is_written(kept):
+    """Who can write to a share must not make root write elsewhere."""
+    ok("archive", "mirror", kept / "m", cwd=kept)
+    outside = kept / "outside"
+    outside.mkdir()
+    shutil.rmtree(kept / "m/snapshots")
+    (kept / "m/snapshots").symlink_to(outside)
+    failed = run("archive", "sync", "--json", cwd=kept, check=REMOTE)
+    assert failed.json["sent"] == 0 and "no folder of its own" in failed.json["problems"][0]
+    assert not list(outside.rglob("*.snapshot"))
