@@ -364,7 +364,7 @@ std::vector<AgeIdentity> parse_age_identities(ByteView text, std::string_view wh
   return identities;
 }
 
-Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients, Bytes before) {
+AgeSealer::AgeSealer(std::span<const AgeRecipient> recipients, Sink sink) : sink_(std::move(sink)) {
   if (recipients.empty()) {
     throw Error(Code::kInvalidArgument, "there is nobody to seal to: no recipient");
   }
@@ -374,22 +374,45 @@ Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients, Bytes b
   header += kMacPrefix;
   header += fmt::format(" {}\n", base64(header_mac(file_key.span(), header).span()));
   const Bytes nonce = crypto::random_bytes(kNonceBytes);
-  const SecretBytes key = hkdf(file_key.span(), nonce, "payload");
-  Bytes sealed = std::move(before);
-  // At once: growing step by step costs more than the encryption.
-  sealed.reserve(sealed.size() + header.size() + nonce.size() + plain.size() +
-                 (plain.size() / kChunkBytes + 1) * kTagBytes);
-  sealed.insert(sealed.end(), as_byte_view(header).begin(), as_byte_view(header).end());
-  sealed.insert(sealed.end(), nonce.begin(), nonce.end());
-  std::uint64_t number = 0;
-  do {
-    const std::size_t size = std::min(plain.size(), kChunkBytes);
-    const std::size_t start = sealed.size();
-    sealed.resize(start + size + kTagBytes);
-    seal_chunk(key.span(), chunk_nonce(number++, size == plain.size()), plain.first(size),
-               MutableBytes(sealed).subspan(start));
-    plain = plain.subspan(size);
-  } while (!plain.empty());
+  key_ = hkdf(file_key.span(), nonce, "payload");
+  sink_(as_byte_view(header));
+  sink_(nonce);
+  pending_.reserve(kChunkBytes);
+  sealed_.resize(kChunkBytes + kTagBytes);
+}
+
+void AgeSealer::add(ByteView plain) {
+  while (!plain.empty()) {
+    // Only when more follows is it known that a chunk is not the last.
+    if (pending_.size() == kChunkBytes) {
+      seal(pending_, false);
+      pending_.clear();
+    }
+    while (pending_.empty() && plain.size() > kChunkBytes) {
+      seal(plain.first(kChunkBytes), false);
+      plain = plain.subspan(kChunkBytes);
+    }
+    const ByteView part = plain.first(std::min(plain.size(), kChunkBytes - pending_.size()));
+    pending_.insert(pending_.end(), part.begin(), part.end());
+    plain = plain.subspan(part.size());
+  }
+}
+
+void AgeSealer::finish() { seal(pending_, true); }
+
+void AgeSealer::seal(ByteView chunk, bool last) {
+  const MutableBytes out = MutableBytes(sealed_).first(chunk.size() + kTagBytes);
+  seal_chunk(key_.span(), chunk_nonce(chunks_++, last), chunk, out);
+  sink_(out);
+}
+
+Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients) {
+  Bytes sealed;
+  sealed.reserve(plain.size() + (plain.size() / kChunkBytes + 1) * kTagBytes);
+  AgeSealer sealer(recipients,
+                   [&](ByteView part) { sealed.insert(sealed.end(), part.begin(), part.end()); });
+  sealer.add(plain);
+  sealer.finish();
   return sealed;
 }
 

@@ -6,6 +6,8 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -46,8 +48,31 @@ SecretBytes to_text(const AgeIdentity& identity);
 // it.
 std::vector<AgeIdentity> parse_age_identities(ByteView text, std::string_view what);
 
-// Behind `before`, which is left as it is. Throws Error{kInvalidArgument} if there is no recipient.
-Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients, Bytes before = {});
+// Seals what it is given bit by bit, and hands over what is sealed as it comes: at most 64 KiB and
+// a tag at once. One thread at a time.
+class AgeSealer {
+ public:
+  using Sink = std::function<void(ByteView)>;  // may throw
+
+  // Throws Error{kInvalidArgument} if there is no recipient.
+  AgeSealer(std::span<const AgeRecipient> recipients, Sink sink);
+
+  void add(ByteView plain);
+  // Without it what was handed over opens nowhere.
+  void finish();
+
+ private:
+  void seal(ByteView chunk, bool last);
+
+  Sink sink_;
+  SecretBytes key_;
+  std::uint64_t chunks_ = 0;
+  Bytes pending_;  // less than a chunk, or one that may be the last
+  Bytes sealed_;
+};
+
+// All at once.
+Bytes age_seal(ByteView plain, std::span<const AgeRecipient> recipients);
 
 // Absent if none of `identities` is among the recipients. Throws Error{kDamaged} naming `what` if
 // `sealed` is no age file, or was changed or cut; kUnsupported for a version that is not v1.

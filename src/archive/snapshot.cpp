@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <functional>
+#include <memory>
 #include <utility>
 
 #include <unistd.h>
@@ -159,9 +161,9 @@ bool same_header(const luks::HeaderFile& a, const luks::HeaderFile& b) {
 }
 
 // Absent if the bytes were changed while they were read, so that they are no header any more.
-std::optional<luks::HeaderFile> parse_copy(Bytes bytes) {
+std::optional<luks::HeaderFile> parse_copy(std::shared_ptr<storage::MemoryDevice> copy) {
   try {
-    return luks::HeaderFile::open(std::make_shared<storage::MemoryDevice>(std::move(bytes), false));
+    return luks::HeaderFile::open(std::move(copy));
   } catch (const Error& error) {
     if (error.code() == Code::kOutOfMemory) throw;
     return std::nullopt;
@@ -255,16 +257,24 @@ std::vector<SnapshotKey> decode_keys(const Members& members, const char* name,
 // ---- compression
 // ---------------------------------------------------------------------------------
 
-// Behind what `out` holds already.
-void compress(ByteView bytes, Bytes& out) {
-  const std::size_t start = out.size();
-  out.resize(start + ZSTD_compressBound(bytes.size()));
-  const std::size_t size = ZSTD_compress(out.data() + start, out.size() - start, bytes.data(),
-                                         bytes.size(), kCompressionLevel);
-  if (ZSTD_isError(size) != 0) {
-    throw Error(Code::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(size)));
+// Hands over what comes out, little by little.
+void compress(ByteView bytes, const std::function<void(ByteView)>& sink) {
+  const std::unique_ptr<ZSTD_CCtx, decltype(&ZSTD_freeCCtx)> context(ZSTD_createCCtx(),
+                                                                     &ZSTD_freeCCtx);
+  const auto check = [](std::size_t result) {
+    if (ZSTD_isError(result) == 0) return result;
+    throw Error(Code::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(result)));
+  };
+  if (context == nullptr) throw Error(Code::kOutOfMemory, "no memory to compress a header");
+  check(ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, kCompressionLevel));
+  check(ZSTD_CCtx_setPledgedSrcSize(context.get(), bytes.size()));
+  Bytes piece(ZSTD_CStreamOutSize());
+  ZSTD_inBuffer in{.src = bytes.data(), .size = bytes.size(), .pos = 0};
+  for (std::size_t left = 1; left > 0;) {
+    ZSTD_outBuffer out{.dst = piece.data(), .size = piece.size(), .pos = 0};
+    left = check(ZSTD_compressStream2(context.get(), &out, &in, ZSTD_e_end));
+    sink(ByteView(piece).first(out.pos));
   }
-  out.resize(start + size);
 }
 
 // The manifest says how many bytes there are; more are not made.
@@ -320,11 +330,11 @@ Capture capture(const luks::HeaderFile& file, const std::string& path) {
   luks::HeaderFile present = file;
   for (int tries = 0; tries < kCaptureTries; ++tries) {
     const std::unique_ptr<DeviceLock> lock = try_lock(*file.device());
-    Bytes bytes = luks::backup_header(present, true);
+    const auto bytes = std::make_shared<storage::MemoryDevice>(luks::backup_header(present, true));
     present = luks::HeaderFile::open(file.device());
     const auto copy = parse_copy(bytes);
     if (!copy || !same_header(*copy, present)) continue;
-    Capture taken{.manifest = describe(*copy), .header = std::move(bytes)};
+    Capture taken{.manifest = describe(*copy), .header = bytes->take()};
     taken.manifest.sha256 = sha256_hex(taken.header);
     taken.manifest.problems = problems_of(present.report());
     set_origin(taken.manifest, identify_device(path, file.device()->size_bytes()));
@@ -423,13 +433,28 @@ Manifest decode_manifest(std::string_view line, std::string_view what) {
   return manifest;
 }
 
-Bytes seal_snapshot(const Capture& capture, std::span<const AgeRecipient> recipients) {
+void seal_snapshot(const Capture& capture, std::span<const AgeRecipient> recipients,
+                   const AgeSealer::Sink& sink) {
   const std::string line = encode_manifest(capture.manifest);
-  Bytes inner = crypto::hash("sha256", as_byte_view(line));
-  compress(capture.header, inner);
-  const std::string head = fmt::format("{}{}\n", kMagicLine, line);
-  const ByteView start = as_byte_view(head);
-  return age_seal(inner, recipients, Bytes(start.begin(), start.end()));
+  sink(as_byte_view(fmt::format("{}{}\n", kMagicLine, line)));
+  AgeSealer sealer(recipients, sink);
+  sealer.add(crypto::hash("sha256", as_byte_view(line)));
+  compress(capture.header, [&](ByteView part) { sealer.add(part); });
+  sealer.finish();
+}
+
+Bytes seal_snapshot(const Capture& capture, std::span<const AgeRecipient> recipients) {
+  Bytes file;
+  seal_snapshot(capture, recipients,
+                [&](ByteView part) { file.insert(file.end(), part.begin(), part.end()); });
+  return file;
+}
+
+SnapshotFile name_snapshot(const Manifest& manifest) {
+  const std::string line = encode_manifest(manifest);
+  return {.manifest = manifest,
+          .id = sha256_hex(as_byte_view(line)),
+          .sealed_offset = kMagicLine.size() + line.size() + 1};
 }
 
 SnapshotFile read_snapshot(ByteView file, std::string_view what) {
@@ -469,7 +494,8 @@ std::optional<Bytes> open_snapshot(ByteView file, std::span<const AgeIdentity> i
 }
 
 void check_description(const Manifest& manifest, ByteView header, std::string_view what) {
-  const auto file = parse_copy(Bytes(header.begin(), header.end()));
+  const auto file =
+      parse_copy(std::make_shared<storage::MemoryDevice>(Bytes(header.begin(), header.end())));
   if (manifest.reason == kWreck) {
     // Of what is no header nothing can be said, and nothing may be.
     const bool silent = manifest.keyslots.empty() && manifest.tokens.empty() &&

@@ -99,7 +99,10 @@ std::string encode_manifest(const Manifest& manifest);
 // Throws Error{kDamaged} naming `what` and the member that is missing, too long or wrong.
 Manifest decode_manifest(std::string_view line, std::string_view what);
 
-// The file of a snapshot.
+// The file of a snapshot, handed over in pieces. What is written before this throws is worth
+// nothing.
+void seal_snapshot(const Capture& capture, std::span<const AgeRecipient> recipients,
+                   const AgeSealer::Sink& sink);
 Bytes seal_snapshot(const Capture& capture, std::span<const AgeRecipient> recipients);
 
 struct SnapshotFile {
@@ -107,6 +110,8 @@ struct SnapshotFile {
   std::string id;  // SHA-256 of the manifest's line, hex
   std::size_t sealed_offset = 0;
 };
+// What read_snapshot will find in the file of a snapshot with this manifest.
+SnapshotFile name_snapshot(const Manifest& manifest);
 // Reads what is readable without a key. Throws kDamaged, kUnsupported (another version).
 SnapshotFile read_snapshot(ByteView file, std::string_view what);
 

@@ -340,6 +340,21 @@ void Store::write_file(const std::string& file, ByteView bytes, bool replace) co
   write_whole(path(file), bytes, replace);
 }
 
+// As it is sealed, piece by piece. Returns the size of the file.
+std::uint64_t Store::write_sealed(const std::string& file, const Capture& capture) const {
+  make_private_folder(path(fs::path(file).parent_path().string()));
+  storage::PendingFile pending(path(file), limits::snapshot_file_bytes_max(capture.header.size()),
+                               false);
+  std::uint64_t size_bytes = 0;
+  seal_snapshot(capture, recipients_, [&](ByteView part) {
+    pending.device().write(size_bytes, part);
+    size_bytes += part.size();
+  });
+  pending.device().resize(size_bytes);
+  pending.commit();
+  return size_bytes;
+}
+
 void Store::record(const SnapshotFile& snapshot, const Stored& stored) {
   new_files_.push_back(stored.file);
   with_catalogue([&](Catalogue& catalogue) {
@@ -379,12 +394,9 @@ Added Store::add(Capture taken, const Origin& origin) {
   if (last && last->taken_ns < INT64_MAX) {
     manifest.taken_ns = std::max(manifest.taken_ns, last->taken_ns + 1);
   }
-  const Bytes bytes = seal_snapshot(taken, recipients_);
-  const SnapshotFile snapshot = read_snapshot(bytes, "the new snapshot");
-  const Stored stored{.file = file_name(snapshot, Trust::kOwn),
-                      .file_bytes = bytes.size(),
-                      .trust = trust_of({}, manifest)};
-  write_file(stored.file, bytes, false);
+  const SnapshotFile snapshot = name_snapshot(manifest);
+  Stored stored{.file = file_name(snapshot, Trust::kOwn), .trust = trust_of({}, manifest)};
+  stored.file_bytes = write_sealed(stored.file, taken);
   record(snapshot, stored);
   return {.id = snapshot.id, .is_new = true};
 }

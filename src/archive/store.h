@@ -105,6 +105,7 @@ class Store {
   std::optional<Bytes> read_if_any(const std::string& file) const;
   Bytes read_stored(const Entry& entry, std::size_t bytes_max) const;
   void write_file(const std::string& file, ByteView bytes, bool replace) const;
+  std::uint64_t write_sealed(const std::string& file, const Capture& capture) const;
   void remove_file(const std::string& file) const;
 
   std::string catalogue_path() const;

@@ -54,9 +54,12 @@ inline constexpr std::size_t kManifestBytesMax = 256 * kKiB;
 // A header with two metadata copies of 4 MiB and the largest keyslots area.
 inline constexpr std::size_t kSnapshotHeaderBytesMax = 8 * kMiB + kKeyslotsAreaBytesMax;
 
-// Compression and sealing add little to what a header may have.
+// Compression and sealing add little to what a header has.
+constexpr std::size_t snapshot_file_bytes_max(std::size_t header_bytes) {
+  return header_bytes + header_bytes / 16 + kMiB;
+}
 inline constexpr std::size_t kSnapshotFileBytesMax =
-    kSnapshotHeaderBytesMax + kSnapshotHeaderBytesMax / 16 + kMiB;
+    snapshot_file_bytes_max(kSnapshotHeaderBytesMax);
 inline constexpr std::size_t kMirrorsFileBytesMax = 64 * kKiB;
 inline constexpr std::size_t kMirrorFilesMax = 1'000'000;
 // One page of a bucket's list: a thousand keys of 1 KiB, escaped, and what is said of them.

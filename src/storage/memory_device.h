@@ -2,6 +2,7 @@
 #pragma once
 
 #include <shared_mutex>
+#include <utility>
 
 #include <lukskeep/device.h>
 
@@ -15,6 +16,8 @@ class MemoryDevice final : public Device {
 
   // Not while the size changes.
   const Bytes& contents() const noexcept { return contents_; }
+  // Leaves a device without a byte.
+  Bytes take() noexcept { return std::exchange(contents_, {}); }
 
   std::string name() const override;
   std::uint64_t size_bytes() const override;
