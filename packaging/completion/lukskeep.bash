@@ -161,7 +161,7 @@ _lukskeep_values() {
       values='normal prefer ignore'
       ;;
     --key | --new-key | --volume-key)
-      values='file: fd: prompt: volume-key:'
+      values='file: fd: prompt: volume-key: mapping:'
       compopt -o nospace
       ;;
     --policy)

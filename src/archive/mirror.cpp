@@ -1,10 +1,14 @@
 #include "archive/mirror.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
+#include <functional>
 #include <system_error>
 #include <utility>
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +18,7 @@
 
 #include "archive/folders.h"
 #include "archive/s3_mirror.h"
+#include "archive/system_error.h"
 #include "base/limits.h"
 #include "crypto/random.h"
 #include "storage/file_device.h"
@@ -226,6 +231,42 @@ SyncReport serve_all(Store& store, const MirrorOptions& options,
   return report;
 }
 
+// The folder is locked, and not the file, which is replaced.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder)
+      : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    const std::string what = fmt::format("cannot lock '{}'", printable(folder, 256));
+    if (fd_ < 0) throw_system(errno, what);
+    while (flock(fd_, LOCK_EX) != 0) {
+      if (errno == EINTR) continue;
+      const int error = errno;
+      close(fd_);
+      throw_system(error, what);
+    }
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  ~FolderLock() { close(fd_); }
+
+ private:
+  int fd_;
+};
+
+std::vector<std::string> change_mirrors(
+    const Store& store, const std::function<void(std::vector<std::string>&)>& change) {
+  const FolderLock lock(store.directory());
+  std::vector<std::string> uris = mirrors_of(store);
+  change(uris);
+  std::string text = "# Every snapshot is copied to these places: lukskeep archive mirror.\n";
+  for (const std::string& uri : uris) text += uri + "\n";
+  if (text.size() > limits::kMirrorsFileBytesMax) {
+    throw Error(Code::kInvalidArgument, "that are too many mirrors");
+  }
+  write_file(store_path(store, kMirrorsFile), as_byte_view(text), true);
+  return uris;
+}
+
 }  // namespace
 
 bool is_snapshot_name(std::string_view file) {
@@ -281,13 +322,14 @@ std::vector<std::string> mirrors_of(const Store& store) {
   return uris;
 }
 
-void set_mirrors(const Store& store, const std::vector<std::string>& uris) {
-  std::string text = "# Every snapshot is copied to these places: lukskeep archive mirror.\n";
-  for (const std::string& uri : uris) text += uri + "\n";
-  if (text.size() > limits::kMirrorsFileBytesMax) {
-    throw Error(Code::kInvalidArgument, "that are too many mirrors");
-  }
-  write_file(store_path(store, kMirrorsFile), as_byte_view(text), true);
+std::vector<std::string> add_mirror(const Store& store, const std::string& uri) {
+  return change_mirrors(store, [&](std::vector<std::string>& uris) {
+    if (std::ranges::find(uris, uri) == uris.end()) uris.push_back(uri);
+  });
+}
+
+std::vector<std::string> remove_mirror(const Store& store, const std::string& uri) {
+  return change_mirrors(store, [&](std::vector<std::string>& uris) { std::erase(uris, uri); });
 }
 
 bool has_unsynced(const Store& store) {

@@ -65,8 +65,11 @@ void prepare_mirror(std::string_view uri, const MirrorOptions& options);
 
 // The mirrors of a store: the lines of its file "mirrors".
 std::vector<std::string> mirrors_of(const Store& store);
-// Throws kInvalidArgument if they are too many for that file.
-void set_mirrors(const Store& store, const std::vector<std::string>& uris);
+// What one program adds or removes is kept by another that does so at the same time. Return what
+// the mirrors are then. Adding what is there and removing what is not changes nothing. Throws
+// kInvalidArgument if they are too many for that file.
+std::vector<std::string> add_mirror(const Store& store, const std::string& uri);
+std::vector<std::string> remove_mirror(const Store& store, const std::string& uri);
 
 struct SyncReport {
   std::size_t sent = 0;

@@ -50,7 +50,7 @@ class ArchiveMirror final : public Command {
                                                  printable(store.directory(), 256)));
       }
       mirrors.erase(found);
-      if (!session.dry_run) archive::set_mirrors(store, mirrors);
+      if (!session.dry_run) mirrors = archive::remove_mirror(store, uri_);
       return report(session, {{"store", store.directory()}, {"mirrors", mirrors}},
                     fmt::format("{} the mirror '{}'", session.dry_run ? "would forget" : "forgot",
                                 printable(uri_, 256)));
@@ -61,7 +61,7 @@ class ArchiveMirror final : public Command {
                               printable(store.directory(), 256)));
     }
     mirrors.push_back(uri_);
-    add(session, store, mirrors);
+    add(session, store, std::move(mirrors));
   }
 
  private:
@@ -76,13 +76,13 @@ class ArchiveMirror final : public Command {
          text);
   }
 
-  void add(const Session& session, archive::Store& store, const std::vector<std::string>& mirrors) {
+  void add(const Session& session, archive::Store& store, std::vector<std::string> mirrors) {
     const archive::MirrorOptions options = mirror_options(session);
     static_cast<void>(archive::open_mirror(uri_, options));
     archive::SyncReport done;
     if (!session.dry_run) {
       archive::prepare_mirror(uri_, options);
-      archive::set_mirrors(store, mirrors);
+      mirrors = archive::add_mirror(store, uri_);
       done = archive::sync_mirrors(store, options);
     }
     finish(session, {{"store", store.directory()}, {"mirrors", mirrors}, {"sent", done.sent}},

@@ -22,7 +22,7 @@ constexpr int kPromptAttempts = 3;
 // Device names are fit for messages as they are.
 std::string wrong_key(const std::string& volume, const keys::KeySource& source,
                       const luks::UnlockOptions& options) {
-  if (source.kind == keys::KeySource::Kind::kVolumeKey) {
+  if (keys::is_volume_key(source)) {
     return fmt::format("this is not a volume key of '{}'", volume);
   }
   if (options.keyslot) {
@@ -34,7 +34,7 @@ std::string wrong_key(const std::string& volume, const keys::KeySource& source,
 
 std::optional<luks::Unlocked> try_key(const luks::HeaderFile& file, const keys::KeySource& source,
                                       const SecretBytes& key, const luks::UnlockOptions& options) {
-  if (source.kind == keys::KeySource::Kind::kVolumeKey) {
+  if (keys::is_volume_key(source)) {
     return luks::unlock_with_volume_key(file, key.clone(), options);
   }
   return luks::unlock(file, key.span(), options);
@@ -54,8 +54,8 @@ void VolumeArgs::declare(Options& options) {
 void KeyArgs::declare(Options& options) {
   options.add({.name = "--key",
                .value = "SOURCE",
-               .help = "the passphrase: file:PATH[,offset=N][,size=N], fd:N, prompt: (default), or "
-                       "volume-key:PATH"},
+               .help = "the passphrase: file:PATH[,offset=N][,size=N], fd:N, prompt: (default), "
+                       "volume-key:PATH or mapping:NAME"},
               key);
   declare_limits(options);
 }
@@ -153,7 +153,7 @@ OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
     SecretBytes key = keys::read_key(source, request, terminal_prompter(session), session.cancel);
     std::optional<luks::Unlocked> unlocked = try_key(file, source, key, options);
     if (unlocked) {
-      if (source.kind == keys::KeySource::Kind::kVolumeKey) key = {};
+      if (keys::is_volume_key(source)) key = {};
       return {.unlocked = std::move(*unlocked), .passphrase = std::move(key)};
     }
     if (!prompt || attempt == kPromptAttempts) {
@@ -166,7 +166,7 @@ OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
 SecretBytes read_new_passphrase(const Session& session, const std::string& source,
                                 const std::string& volume) {
   const keys::KeySource parsed = keys::parse_key_source(source);
-  if (parsed.kind == keys::KeySource::Kind::kVolumeKey) {
+  if (keys::is_volume_key(parsed)) {
     throw Error(Code::kUsage, fmt::format("'{}' is a volume key, not a passphrase for a keyslot",
                                           printable(source)));
   }

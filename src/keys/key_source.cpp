@@ -19,12 +19,14 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "keys/mapping_key.h"
 
 namespace lukskeep::keys {
 namespace {
 
 constexpr std::string_view kSyntaxHint =
-    "a key source is file:PATH[,offset=N][,size=N], fd:N, prompt: or volume-key:PATH";
+    "a key source is file:PATH[,offset=N][,size=N], fd:N, prompt:, volume-key:PATH or "
+    "mapping:NAME";
 constexpr std::size_t kReadStepBytes = 64 * limits::kKiB;
 constexpr int kCancelPollMs = 100;
 
@@ -243,6 +245,10 @@ SecretBytes read_input(const KeySource& source, const CancelToken* cancel) {
 
 }  // namespace
 
+bool is_volume_key(const KeySource& source) noexcept {
+  return source.kind == KeySource::Kind::kVolumeKey || source.kind == KeySource::Kind::kMapping;
+}
+
 KeySource parse_key_source(std::string_view uri) {
   const std::size_t colon = uri.find(':');
   if (colon == std::string_view::npos) {
@@ -253,6 +259,12 @@ KeySource parse_key_source(std::string_view uri) {
   const std::string_view rest = uri.substr(colon + 1);
   if (scheme == "file") return parse_file_source(KeySource::Kind::kFile, rest, uri);
   if (scheme == "volume-key") return parse_file_source(KeySource::Kind::kVolumeKey, rest, uri);
+  if (scheme == "mapping") {
+    KeySource source;
+    source.kind = KeySource::Kind::kMapping;
+    source.path = decode_path(rest, uri);
+    return source;
+  }
   if (scheme == "prompt") {
     if (!rest.empty()) {
       bad_source(fmt::format("key source '{}': nothing may follow 'prompt:'", printable(uri)));
@@ -286,6 +298,8 @@ std::string to_string(const KeySource& source) {
       return "prompt:";
     case KeySource::Kind::kFd:
       return fmt::format("fd:{}", source.fd);
+    case KeySource::Kind::kMapping:
+      return "mapping:" + encode_path(source.path);
     case KeySource::Kind::kFile:
     case KeySource::Kind::kVolumeKey:
       break;
@@ -299,6 +313,7 @@ std::string to_string(const KeySource& source) {
 
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel) {
+  if (source.kind == KeySource::Kind::kMapping) return read_mapping_key(source.path);
   if (source.kind != KeySource::Kind::kPrompt) return read_input(source, cancel);
   if (!prompter) throw Error(Code::kUsage, "there is nobody to ask for a passphrase");
   SecretBytes line = prompter(request);

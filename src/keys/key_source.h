@@ -4,6 +4,7 @@
 //   fd:N                            the rest of an open descriptor
 //   prompt:                         a line from the terminal, without its newline
 //   volume-key:PATH[,offset=N][,size=N]  the volume key itself, not a passphrase
+//   mapping:NAME                    the volume key of the running dm-crypt mapping /dev/mapper/NAME
 //
 // A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. Later kinds
 // (manager:, binding:) have their scheme reserved here.
@@ -22,15 +23,18 @@
 namespace lukskeep::keys {
 
 struct KeySource {
-  enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey };
+  enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey, kMapping };
   Kind kind = Kind::kPrompt;
-  std::string path;
+  std::string path;  // of a mapping: its name
   int fd = -1;
   std::uint64_t offset_bytes = 0;
   std::optional<std::uint64_t> size_bytes;
 
   bool operator==(const KeySource&) const = default;
 };
+
+// Whether it gives a volume key, not a passphrase.
+bool is_volume_key(const KeySource& source) noexcept;
 
 // Throws Error{kUsage} naming the part that is wrong; kUnsupported for reserved schemes.
 KeySource parse_key_source(std::string_view uri);
@@ -47,7 +51,8 @@ using Prompter = std::function<SecretBytes(const PromptRequest&)>;
 
 // Reads the bytes. Waits for a pipe or another program as long as it takes, and looks at `cancel`
 // (may be null) meanwhile. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
-// kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size).
+// kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size),
+// and what read_mapping_key throws.
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel = nullptr);
 

@@ -522,3 +522,11 @@ def test_a_mirror_does_not_choose_where_is_written(kept):
     failed = run("archive", "sync", "--json", cwd=kept, check=REMOTE)
     assert failed.json["sent"] == 0 and "no folder of its own" in failed.json["problems"][0]
     assert not list(outside.rglob("*.snapshot"))
+
+
+def test_mirrors_added_at_the_same_time_are_all_kept(kept):
+    folders = [kept / f"mirror-{number}" for number in range(8)]
+    running = [cli_tools.start("archive", "mirror", folder, cwd=kept) for folder in folders]
+    for process in running:
+        assert process.wait(60) == 0
+    assert set(ok("archive", "mirror", "--json", cwd=kept).json["mirrors"]) == set(map(str, folders))

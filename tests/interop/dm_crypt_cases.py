@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "uml"))
 
 import uml  # noqa: E402
-from kit import CHEAP, MIB, bytes_of, lukskeep, run, sha256, sparse, write  # noqa: E402
+from kit import CHEAP, LUKSKEEP, MIB, bytes_of, lukskeep, run, sha256, sparse, write  # noqa: E402
 
 TIB = 1 << 40
 IMAGE_BYTES = 6 * MIB
@@ -161,6 +161,33 @@ cryptsetup -q reencrypt --key-file key --key-slot 0 --iter-time 10 $device
 losetup -d $device
 """
 
+# A header is lost while its volume is in use, and comes back from a backup: only the kernel still
+# has the key that proves it to be the right one. "status TEXT" after each step.
+GUEST_RESTORES_WHILE_RUNNING = """
+lukskeep() {{ LUKSKEEP_ARCHIVE=off {lukskeep} "$@"; }}
+restore() {{ lukskeep header restore $device {volume}.backup --yes "$@" 2>&1 | tr '\\n' ' '; }}
+lukskeep header backup {volume} {volume}.backup
+device=$(losetup --show -f {volume})
+other=$(losetup --show -f {volume}-other)
+cryptsetup open --disable-keyring --key-file key $device running
+cryptsetup open --disable-keyring --key-file key $other other
+echo "before $(sha256sum < /dev/mapper/running | cut -d' ' -f1)"
+lukskeep key test $device --key mapping:running && echo "tested yes"
+lukskeep key test $device --key mapping:other || echo "tested-other $?"
+dd if=/dev/zero of=$device bs=4096 count=16 conv=notrunc,fsync status=none
+echo "in-use $(restore --key mapping:running)"
+echo "other $(restore --key mapping:other --allow in-use)"
+echo "restored $(restore --key mapping:running --allow in-use)"
+cryptsetup close running
+cryptsetup open --key-file key $device running
+echo "after $(sha256sum < /dev/mapper/running | cut -d' ' -f1)"
+echo "keyring $(lukskeep key test $device --key mapping:running 2>&1 | tr '\\n' ' ')"
+echo "absent $(lukskeep key test $device --key mapping:nothing 2>&1 | tr '\\n' ' ')"
+cryptsetup close running
+cryptsetup close other
+losetup -d $device $other
+"""
+
 
 def header_option(form, volume):
     return f"--header {volume}.header" if form.detached else ""
@@ -239,7 +266,7 @@ def guest_script(form, template, volume):
     room = MIB if form.detached else 17 * MIB
     return template.format(
         volume=volume, header=header_option(form, volume), type=form.type, cipher=form.cipher,
-        bits=form.bits, size=room + IMAGE_BYTES, places=far_places(),
+        bits=form.bits, size=room + IMAGE_BYTES, places=far_places(), lukskeep=LUKSKEEP,
         sector=f"--sector-size {form.sector}" if form.type == "luks2" else "")
 
 
@@ -270,6 +297,13 @@ def run_guest(work):
             encrypt_and_change(change, work))
     add("reencrypted", AS_LUKS1, GUEST_REENCRYPTS, "reencrypted",
         made(["encrypt", "image", "reencrypted", *create_options(AS_LUKS1)], work))
+
+    for form in (AS_LUKS1, AS_LUKS2):
+        volume = f"running-{form.type}"
+        failure = None
+        for name in (volume, f"{volume}-other"):
+            failure = failure or made(["encrypt", "image", name, *create_options(form)], work)
+        add(volume, form, GUEST_RESTORES_WHILE_RUNNING, volume, failure)
 
     results = uml.run(work, scripts, timeout_s=500)
     return {**results, **failures}

@@ -114,3 +114,17 @@ def test_a_luks1_volume_that_cryptsetup_has_given_a_new_key(guest, tmp_path):
     out = tmp_path / "out"
     lukskeep("decrypt", guest[0] / "reencrypted", out, "--key", f"file:{guest[0] / 'key'}")
     assert sha256(out) == words["after"] == sha256(guest[0] / "image")
+
+
+@pytest.mark.parametrize("version", ("luks1", "luks2"))
+def test_a_header_is_restored_while_the_volume_runs(version, guest):
+    """Proven by the key that the running mapping has, where no passphrase is at hand."""
+    words = said(guest, f"running-{version}")
+    assert words["tested"] == "yes" and words["tested-other"] == "2"
+    assert "in-use" in words["in-use"] and "restored" not in words["in-use"]
+    assert "is not a volume key" in words["other"]
+    assert words["before"] == words["after"]
+    # cryptsetup keeps keys of LUKS2 in a keyring unless it is told not to.
+    if version == "luks2":
+        assert "keyring" in words["keyring"]
+    assert "No such device or address" in words["absent"]
