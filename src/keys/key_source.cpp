@@ -19,7 +19,7 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
-#include "keys/mapping_key.h"
+#include "storage/mapping_key.h"
 
 namespace lukskeep::keys {
 namespace {
@@ -313,7 +313,7 @@ std::string to_string(const KeySource& source) {
 
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel) {
-  if (source.kind == KeySource::Kind::kMapping) return read_mapping_key(source.path);
+  if (source.kind == KeySource::Kind::kMapping) return storage::read_mapping_key(source.path);
   if (source.kind != KeySource::Kind::kPrompt) return read_input(source, cancel);
   if (!prompter) throw Error(Code::kUsage, "there is nobody to ask for a passphrase");
   SecretBytes line = prompter(request);

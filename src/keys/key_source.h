@@ -52,7 +52,7 @@ using Prompter = std::function<SecretBytes(const PromptRequest&)>;
 // Reads the bytes. Waits for a pipe or another program as long as it takes, and looks at `cancel`
 // (may be null) meanwhile. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
 // kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size),
-// and what read_mapping_key throws.
+// and what storage::read_mapping_key throws.
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel = nullptr);
 

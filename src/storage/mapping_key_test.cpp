@@ -1,10 +1,10 @@
-#include "keys/mapping_key.h"
+#include "storage/mapping_key.h"
 
 #include <gtest/gtest.h>
 
 #include <lukskeep/error.h>
 
-namespace lukskeep::keys {
+namespace lukskeep::storage {
 namespace {
 
 Code code_of(std::string_view parameters) {
@@ -48,4 +48,4 @@ TEST(MappingKey, RefusesWhatIsNoName) {
 }
 
 }  // namespace
-}  // namespace lukskeep::keys
+}  // namespace lukskeep::storage

@@ -10,7 +10,7 @@
 
 #include "base/bytes.h"
 
-namespace lukskeep::keys {
+namespace lukskeep::storage {
 
 // Asks the kernel for the table of the mapping `name`, as in /dev/mapper. Needs root. Throws Error:
 // kNotFound (no such mapping, or no device-mapper), kPermissionDenied, kUnsupported (no dm-crypt
@@ -22,4 +22,4 @@ SecretBytes read_mapping_key(const std::string& name);
 // that is no key; `name` is for the message.
 SecretBytes parse_mapping_key(ByteView parameters, const std::string& name);
 
-}  // namespace lukskeep::keys
+}  // namespace lukskeep::storage

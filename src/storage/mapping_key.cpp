@@ -1,4 +1,4 @@
-#include "keys/mapping_key.h"
+#include "storage/mapping_key.h"
 
 #include <algorithm>
 #include <array>
@@ -18,7 +18,7 @@
 
 #include "base/limits.h"
 
-namespace lukskeep::keys {
+namespace lukskeep::storage {
 namespace {
 
 constexpr const char* kControlPath = "/dev/mapper/control";
@@ -131,4 +131,4 @@ SecretBytes read_mapping_key(const std::string& name) {
   return parse_mapping_key(crypt_parameters(reply, name), name);
 }
 
-}  // namespace lukskeep::keys
+}  // namespace lukskeep::storage
