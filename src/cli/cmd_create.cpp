@@ -22,7 +22,8 @@ namespace {
 class CreateCommand final : public Command {
  public:
   void declare(Options& options) override {
-    options.positional({.name = "VOLUME", .help = "the file or block device to make it in"}, path_);
+    options.positional({.name = "VOLUME", .help = "the file, block device or URI to make it in"},
+                       path_);
     options.add_size({.name = "--size",
                       .value = "SIZE",
                       .help = "usable size; the file is larger by the header"},
@@ -58,10 +59,11 @@ class CreateCommand final : public Command {
       throw Error(Code::kUsage, "--size and --total-size contradict each other");
     }
     const bool given = size_bytes_ || total_bytes_;
-    if (kind == PathKind::kBlockDevice && given) {
-      throw Error(Code::kUsage,
-                  fmt::format("'{}' is a block device and is used whole", printable(path_, 256)),
-                  "leave out --size and --total-size");
+    if (kind == PathKind::kDevice && given) {
+      throw Error(
+          Code::kUsage,
+          fmt::format("'{}' has a size of its own and is used whole", printable(path_, 256)),
+          "leave out --size and --total-size");
     }
     if (kind == PathKind::kAbsent && !given) {
       throw Error(Code::kUsage,

@@ -30,10 +30,10 @@ class EncryptCommand final : public Command {
  public:
   void declare(Options& options) override {
     options.positional(
-        {.name = "SRC", .help = "the plain image: a file, a block device, or - for standard input"},
+        {.name = "SRC", .help = "the plain image: a file, device or URI, or - for standard input"},
         source_path_);
     options.positional(
-        {.name = "DST", .help = "the new volume: a file, a block device, or - for standard output"},
+        {.name = "DST", .help = "the new volume: a file, device or URI, or - for standard output"},
         path_);
     args_.declare(options);
     copy_.declare(options);
