@@ -63,6 +63,26 @@ inline constexpr std::size_t kMirrorFilesMax = 1'000'000;
 inline constexpr std::size_t kBucketPageBytesMax = 16 * kMiB;
 inline constexpr std::size_t kBucketPagesMax = 10'000;
 
+// qcow2 images; the first block is QEMU's own bounds (block/qcow2.h).
+inline constexpr std::uint32_t kQcow2ClusterBitsMin = 9;
+inline constexpr std::uint32_t kQcow2ClusterBitsMax = 21;
+inline constexpr std::uint64_t kQcow2L1BytesMax = 32 * kMiB;
+inline constexpr std::uint64_t kQcow2RefcountTableBytesMax = 8 * kMiB;
+inline constexpr std::size_t kQcow2BackingNameBytesMax = 1023;
+inline constexpr std::uint32_t kQcow2SnapshotsMax = 65'536;
+inline constexpr std::uint32_t kQcow2BitmapsMax = 65'535;
+// What is read of the tables of snapshots and bitmaps, to say what stands in the way of writing.
+inline constexpr std::size_t kQcow2SnapshotTableBytesMax = 64 * kMiB;
+inline constexpr std::size_t kQcow2BitmapDirectoryBytesMax = 64 * kMiB;
+inline constexpr std::size_t kQcow2FormatNameBytesMax = 16;
+inline constexpr std::uint64_t kQcow2CryptoHeaderBytesMax = 256 * kMiB;
+// An image, its backing file, the backing file of that …
+inline constexpr unsigned kQcow2ChainMax = 32;
+// L2 tables and refcount blocks in memory, each, for one image.
+inline constexpr std::size_t kQcow2CacheBytesMax = 8 * kMiB;
+// What zstd may ask for to decompress one cluster of at most 2 MiB.
+inline constexpr int kQcow2ZstdWindowLogMax = 23;
+
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
 // Watching for changes of headers.

@@ -106,7 +106,7 @@ class CreateCommand final : public Command {
     const bool detached = !args_.header.empty();
     keep_header(session, detached ? args_.header : path_);
     std::optional<Target> payload;
-    if (new_file) payload.emplace(path_, settled_, whole_bytes);
+    if (new_file) payload.emplace(path_, settled_, payload_options(volume, whole_bytes));
     if (detached) {
       Target header(args_.header, header_settled_, volume.header_bytes());
       create_on(session, volume, header.device());
@@ -118,6 +118,14 @@ class CreateCommand final : public Command {
     } else {
       create_on(session, volume, open_device(path_, storage::Access::kReadWrite));
     }
+  }
+
+  storage::CreateOptions payload_options(const NewVolume& volume, std::uint64_t whole_bytes) const {
+    if (!encrypts_image(path_, settled_, args_.type == "luks1", !args_.header.empty())) {
+      return {.size_bytes = whole_bytes};
+    }
+    const std::uint64_t header_bytes = volume.payload_offset_bytes();
+    return {.size_bytes = whole_bytes - header_bytes, .crypto_header_bytes = header_bytes};
   }
 
   static void create_on(const Session& session, const NewVolume& volume,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -84,27 +85,33 @@ void refuse_resized(const std::string& path, std::uint64_t size_bytes) {
 PathKind confirm_overwrite(const Session& session, const std::string& path) {
   const PathKind kind = kind_of(path);
   if (kind == PathKind::kAbsent) return kind;
-  const auto device = open_to_look(path);
+  // What is lost is the file, be it an image of no data or no image at all.
+  const auto file = kind == PathKind::kFile ? storage::local_path(path) : std::nullopt;
+  const auto device = open_to_look(file.value_or(path));
   if (!holds_data(*device, kind)) return kind;
   confirm(session, fmt::format("{} holds data. It will be lost.", quoted(path)),
           Error(Code::kExists, fmt::format("{} holds data", quoted(path))));
   return kind;
 }
 
-Target::Target(const std::string& path, PathKind settled, std::uint64_t size_bytes, bool direct) {
+bool encrypts_image(const std::string& path, PathKind settled, bool luks1, bool detached_header) {
+  return storage::scheme_of(path) == storage::Scheme::kQcow2 && settled != PathKind::kDevice &&
+         luks1 && !detached_header;
+}
+
+Target::Target(const std::string& path, PathKind settled, storage::CreateOptions options) {
   const PathKind present = kind_of(path);
   refuse_another_kind(path, settled, present);
   if (present != PathKind::kDevice) {
-    *this = Target(storage::create_location(path, {.size_bytes = size_bytes,
-                                                   .replace = present == PathKind::kFile,
-                                                   .direct = direct,
-                                                   .cancel = &cancel_token()}));
+    options.replace = present == PathKind::kFile;
+    options.cancel = &cancel_token();
+    *this = Target(storage::create_location(path, options));
     return;
   }
-  device_ = open_device(path, storage::Access::kReadWrite, direct);
-  if (device_->size_bytes() < size_bytes) {
+  device_ = open_device(path, storage::Access::kReadWrite, options.direct);
+  if (device_->size_bytes() < options.size_bytes) {
     throw Error(Code::kTooSmall, fmt::format("{} has {} bytes, {} are needed", quoted(path),
-                                             device_->size_bytes(), size_bytes));
+                                             device_->size_bytes(), options.size_bytes));
   }
 }
 

@@ -39,7 +39,10 @@ class Target {
   // kExists here or from commit(), kConflict for a file in place of a device or the other way
   // round. What is new gets `size_bytes`; a device must have as many (kTooSmall). `direct`: past
   // the page cache, as storage::FileOptions.
-  Target(const std::string& path, PathKind settled, std::uint64_t size_bytes, bool direct = false);
+  Target(const std::string& path, PathKind settled, std::uint64_t size_bytes, bool direct = false)
+      : Target(path, settled, {.size_bytes = size_bytes, .direct = direct}) {}
+  // The same with storage::CreateOptions::crypto_header_bytes; `replace` and `cancel` are set here.
+  Target(const std::string& path, PathKind settled, storage::CreateOptions options);
 
   const std::shared_ptr<Device>& device() const noexcept { return device_; }
   // Reads as zeroes until it is written.
@@ -54,6 +57,11 @@ class Target {
   std::unique_ptr<storage::PendingDevice> pending_;
   std::shared_ptr<Device> device_;
 };
+
+// Whether a LUKS1 volume that is made at `path` becomes LUKS in qcow2: the image itself is
+// encrypted, with a header of its own (storage::EncryptedImage). Any other volume there is on the
+// disk that the image holds.
+bool encrypts_image(const std::string& path, PathKind settled, bool luks1, bool detached_header);
 
 // A file in TMPDIR (or /var/tmp) that never gets a name and is gone with the object: for what comes
 // or goes through a pipe and cannot be worked on in order.

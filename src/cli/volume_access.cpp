@@ -40,6 +40,15 @@ std::optional<luks::Unlocked> try_key(const luks::HeaderFile& file, const keys::
   return luks::unlock(file, key.span(), options);
 }
 
+storage::OpenOptions open_options(storage::Access access, bool lock, bool direct) {
+  return {.access = access,
+          .lock = lock,
+          .direct = direct,
+          .allow_backing = allowed_named_files().backing,
+          .allow_data_file = allowed_named_files().data_file,
+          .cancel = &cancel_token()};
+}
+
 }  // namespace
 
 void VolumeArgs::declare(Options& options) {
@@ -90,13 +99,17 @@ void warn_if_insecure(bool allow_insecure) {
       "without any passphrase");
 }
 
+NamedFiles& allowed_named_files() noexcept {
+  static NamedFiles allowed;
+  return allowed;
+}
+
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access, bool direct) {
-  return storage::open_location(path,
-                                {.access = access, .direct = direct, .cancel = &cancel_token()});
+  return storage::open_location(path, open_options(access, true, direct));
 }
 
 std::shared_ptr<Device> open_to_look(const std::string& path) {
-  return storage::open_location(path, {.lock = false, .cancel = &cancel_token()});
+  return storage::open_location(path, open_options(storage::Access::kRead, false, false));
 }
 
 luks::HeaderFile open_header_unjudged(const VolumeArgs& args) {

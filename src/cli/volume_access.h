@@ -46,6 +46,14 @@ void declare_allow_insecure(Options& options, bool& allow_insecure);
 // Says loudly on standard error what --allow-insecure gives up, if it is given.
 void warn_if_insecure(bool allow_insecure);
 
+// Which files may be read that not the user but an image names: --allow-backing and
+// --allow-data-file, for all that this process opens.
+struct NamedFiles {
+  bool backing = false;
+  bool data_file = false;
+};
+NamedFiles& allowed_named_files() noexcept;
+
 // A volume or header by path or URI (storage/location.h). Throws what storage::open_location
 // throws; a signal ends the waiting for a server.
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access,

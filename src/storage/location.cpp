@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "storage/file_device.h"
+#include "storage/qcow2.h"
 
 namespace lukskeep::storage {
 namespace {
@@ -120,18 +121,32 @@ bool same_place(const std::string& a, const std::string& b) {
 }
 
 std::unique_ptr<Device> open_location(const std::string& location, const OpenOptions& options) {
+  if (scheme_of(location) == Scheme::kQcow2) {
+    return open_qcow2(*local_path(location), {.access = options.access,
+                                              .lock = options.lock,
+                                              .direct = options.direct,
+                                              .allow_backing = options.allow_backing,
+                                              .allow_data_file = options.allow_data_file});
+  }
   if (scheme_of(location) != Scheme::kFile) refuse_scheme(location);
   return open_file(location,
                    {.access = options.access, .lock = options.lock, .direct = options.direct});
 }
 
 PathKind kind_of(const std::string& location, const CancelToken*) {
+  if (scheme_of(location) == Scheme::kQcow2) return kind_of_path(*local_path(location));
   if (scheme_of(location) != Scheme::kFile) refuse_scheme(location);
   return kind_of_path(location);
 }
 
 std::unique_ptr<PendingDevice> create_location(const std::string& location,
                                                const CreateOptions& options) {
+  if (scheme_of(location) == Scheme::kQcow2) {
+    return create_qcow2(
+        *local_path(location),
+        {.size_bytes = options.size_bytes, .crypto_header_bytes = options.crypto_header_bytes},
+        options.replace, options.direct);
+  }
   if (scheme_of(location) != Scheme::kFile) refuse_scheme(location);
   auto pending = std::make_unique<PendingFile>(location, options.size_bytes, options.replace);
   if (options.direct) pending->use_direct_io();

@@ -45,6 +45,8 @@ struct OpenOptions {
   bool direct = false;
   // qcow2: may read the backing files that the image names.
   bool allow_backing = false;
+  // qcow2: may read the data file that the image names.
+  bool allow_data_file = false;
   // Waiting for a server ends with Error{kInterrupted} when it is cancelled. Must outlive the
   // device.
   const CancelToken* cancel = nullptr;
@@ -68,6 +70,9 @@ struct CreateOptions {
   std::uint64_t size_bytes = 0;
   bool replace = false;  // an existing file may be replaced by commit()
   bool direct = false;
+  // qcow2: size_bytes is what the guest sees. Above 0: the device is a storage::EncryptedImage,
+  // with so much room for its header.
+  std::uint64_t crypto_header_bytes = 0;
   const CancelToken* cancel = nullptr;
 };
 
