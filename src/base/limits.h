@@ -43,6 +43,19 @@ inline constexpr std::uint64_t kMapBytes = 64 * kMiB;
 // Requests in flight, if there are fewer cores: storage is slow to answer, not only to compute for.
 inline constexpr unsigned kCopyThreadsMin = 4;
 
+// Storage elsewhere. What a server may answer is bounded; how long it may take is said in the URI.
+inline constexpr std::size_t kUriBytesMax = 8 * kKiB;
+inline constexpr unsigned kNbdTimeoutSeconds = 60;
+inline constexpr unsigned kNbdTimeoutSecondsMax = 86'400;
+inline constexpr std::uint32_t kNbdBlockBytesMax =
+    64 * kKiB;  // NBD protocol, "Block size constraints"
+inline constexpr std::uint32_t kNbdRequestBytes = 1 * kMiB;  // of data in one request
+inline constexpr std::uint64_t kNbdZeroBytes = 64 * kMiB;    // zeroed in one request
+inline constexpr std::size_t kNbdRequestsMax = 16;           // under way for one caller
+inline constexpr std::size_t kNbdConnectionsMax = 4;         // to one server that allows several
+inline constexpr std::size_t kNbdServersMax = 8;             // kept connected
+inline constexpr std::size_t kNbdExtentsMax = 65'536;        // looked at in one answer
+
 // Policy files. The dots bound how deep tables nest.
 inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;
 inline constexpr std::size_t kPolicyKeyDotsMax = 16;

@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "storage/file_device.h"
+#include "storage/nbd_device.h"
 #include "storage/qcow2.h"
 
 namespace lukskeep::storage {
@@ -82,6 +83,13 @@ PathKind kind_of_path(const std::string& path) {
                   S_ISDIR(status->st_mode) ? "a directory" : "neither a file nor a block device"));
 }
 
+std::unique_ptr<PendingDevice> create_pending_file(const std::string& path,
+                                                   const CreateOptions& options) {
+  auto pending = std::make_unique<PendingFile>(path, options.size_bytes, options.replace);
+  if (options.direct) pending->use_direct_io();
+  return pending;
+}
+
 }  // namespace
 
 Scheme scheme_of(const std::string& location) noexcept {
@@ -121,36 +129,52 @@ bool same_place(const std::string& a, const std::string& b) {
 }
 
 std::unique_ptr<Device> open_location(const std::string& location, const OpenOptions& options) {
-  if (scheme_of(location) == Scheme::kQcow2) {
-    return open_qcow2(*local_path(location), {.access = options.access,
-                                              .lock = options.lock,
-                                              .direct = options.direct,
-                                              .allow_backing = options.allow_backing,
-                                              .allow_data_file = options.allow_data_file});
+  switch (scheme_of(location)) {
+    case Scheme::kFile:
+      return open_file(location,
+                       {.access = options.access, .lock = options.lock, .direct = options.direct});
+    case Scheme::kNbd:
+      return open_nbd(location, options);
+    case Scheme::kQcow2:
+      return open_qcow2(*local_path(location), {.access = options.access,
+                                                .lock = options.lock,
+                                                .direct = options.direct,
+                                                .allow_backing = options.allow_backing,
+                                                .allow_data_file = options.allow_data_file});
+    default:
+      refuse_scheme(location);
   }
-  if (scheme_of(location) != Scheme::kFile) refuse_scheme(location);
-  return open_file(location,
-                   {.access = options.access, .lock = options.lock, .direct = options.direct});
 }
 
 PathKind kind_of(const std::string& location, const CancelToken*) {
-  if (scheme_of(location) == Scheme::kQcow2) return kind_of_path(*local_path(location));
-  if (scheme_of(location) != Scheme::kFile) refuse_scheme(location);
-  return kind_of_path(location);
+  switch (scheme_of(location)) {
+    case Scheme::kFile:
+    case Scheme::kQcow2:
+      return kind_of_path(*local_path(location));
+    case Scheme::kNbd:
+      return PathKind::kDevice;
+    default:
+      refuse_scheme(location);
+  }
 }
 
 std::unique_ptr<PendingDevice> create_location(const std::string& location,
                                                const CreateOptions& options) {
-  if (scheme_of(location) == Scheme::kQcow2) {
-    return create_qcow2(
-        *local_path(location),
-        {.size_bytes = options.size_bytes, .crypto_header_bytes = options.crypto_header_bytes},
-        options.replace, options.direct);
+  switch (scheme_of(location)) {
+    case Scheme::kFile:
+      return create_pending_file(location, options);
+    case Scheme::kNbd:
+      throw Error(
+          Code::kUnsupported,
+          fmt::format("cannot make {}: an NBD server alone makes its exports", quoted(location)));
+    case Scheme::kQcow2:
+      return create_qcow2(
+          *local_path(location),
+          {.size_bytes = options.size_bytes, .crypto_header_bytes = options.crypto_header_bytes},
+          options.replace, options.direct);
+    default:
+      refuse_scheme(location);
   }
-  if (scheme_of(location) != Scheme::kFile) refuse_scheme(location);
-  auto pending = std::make_unique<PendingFile>(location, options.size_bytes, options.replace);
-  if (options.direct) pending->use_direct_io();
-  return pending;
 }
 
 }  // namespace lukskeep::storage
