@@ -25,7 +25,7 @@ namespace lukskeep {
 
 // Where a volume is. The header stands at the start of `path`, or of `header_path` if that is set.
 struct VolumeLocation {
-  std::string path;         // a regular file or block device
+  std::string path;         // a file, a block device, or a URI as in lukskeep(1)
   std::string header_path;  // detached header
   Access access = Access::kRead;
 };

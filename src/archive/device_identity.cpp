@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <system_error>
 
@@ -14,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "base/bytes.h"
+#include "storage/location.h"
 
 namespace lukskeep::archive {
 namespace {
@@ -102,22 +104,18 @@ void add_loops(const fs::path& root, const std::string& file, std::vector<std::s
 
 std::vector<std::string> users_of(const std::string& path, const std::string& root) {
   std::vector<std::string> users;
+  const std::optional<std::string> local = storage::local_path(path);
   struct stat status{};
-  if (stat(path.c_str(), &status) != 0) return users;
+  if (!local || stat(local->c_str(), &status) != 0) return users;
   if (S_ISBLK(status.st_mode)) {
     add_block_users(root, fmt::format("{}:{}", major(status.st_rdev), minor(status.st_rdev)),
                     users);
   }
-  add_loops(root, absolute_path(path), users);
+  add_loops(root, absolute_path(*local), users);
   return users;
 }
 
-std::string absolute_path(const std::string& path) {
-  std::error_code error;
-  const std::filesystem::path absolute =
-      std::filesystem::weakly_canonical(std::filesystem::absolute(path, error), error);
-  return error ? path : absolute.string();
-}
+std::string absolute_path(const std::string& path) { return storage::absolute_location(path); }
 
 DeviceIdentity identify_device(const std::string& path, std::uint64_t size_bytes) {
   DeviceIdentity identity{.path = absolute_path(path), .size_bytes = size_bytes};

@@ -13,6 +13,7 @@
 #include "archive/folders.h"
 #include "base/limits.h"
 #include "storage/file_device.h"
+#include "storage/location.h"
 
 namespace lukskeep::archive {
 namespace {
@@ -129,7 +130,7 @@ std::vector<std::string> Keeper::after() noexcept {
   std::vector<std::string> problems;
   for (const std::string& path : paths_) {
     try {
-      const auto file = luks::HeaderFile::open(storage::open_file(path, {}));
+      const auto file = luks::HeaderFile::open(storage::open_location(path, {}));
       store().add(file, {.path = path, .reason = "after", .command = command_});
     } catch (const std::exception& error) {
       problems.push_back(fmt::format("the new header of '{}' is not in the archive: {}",

@@ -43,6 +43,19 @@ inline constexpr std::uint64_t kMapBytes = 64 * kMiB;
 // Requests in flight, if there are fewer cores: storage is slow to answer, not only to compute for.
 inline constexpr unsigned kCopyThreadsMin = 4;
 
+// Storage elsewhere. What a server may answer is bounded; how long it may take is said in the URI.
+inline constexpr std::size_t kUriBytesMax = 8 * kKiB;
+inline constexpr unsigned kNbdTimeoutSeconds = 60;
+inline constexpr unsigned kNbdTimeoutSecondsMax = 86'400;
+inline constexpr std::uint32_t kNbdBlockBytesMax =
+    64 * kKiB;  // NBD protocol, "Block size constraints"
+inline constexpr std::uint32_t kNbdRequestBytes = 1 * kMiB;  // of data in one request
+inline constexpr std::uint64_t kNbdZeroBytes = 64 * kMiB;    // zeroed in one request
+inline constexpr std::size_t kNbdRequestsMax = 16;           // under way for one caller
+inline constexpr std::size_t kNbdConnectionsMax = 4;         // to one server that allows several
+inline constexpr std::size_t kNbdServersMax = 8;             // kept connected
+inline constexpr std::size_t kNbdExtentsMax = 65'536;        // looked at in one answer
+
 // Policy files. The dots bound how deep tables nest.
 inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;
 inline constexpr std::size_t kPolicyKeyDotsMax = 16;
@@ -65,6 +78,26 @@ inline constexpr std::size_t kMirrorFilesMax = 1'000'000;
 // One page of a bucket's list: a thousand keys of 1 KiB, escaped, and what is said of them.
 inline constexpr std::size_t kBucketPageBytesMax = 16 * kMiB;
 inline constexpr std::size_t kBucketPagesMax = 10'000;
+
+// qcow2 images; the first block is QEMU's own bounds (block/qcow2.h).
+inline constexpr std::uint32_t kQcow2ClusterBitsMin = 9;
+inline constexpr std::uint32_t kQcow2ClusterBitsMax = 21;
+inline constexpr std::uint64_t kQcow2L1BytesMax = 32 * kMiB;
+inline constexpr std::uint64_t kQcow2RefcountTableBytesMax = 8 * kMiB;
+inline constexpr std::size_t kQcow2BackingNameBytesMax = 1023;
+inline constexpr std::uint32_t kQcow2SnapshotsMax = 65'536;
+inline constexpr std::uint32_t kQcow2BitmapsMax = 65'535;
+// What is read of the tables of snapshots and bitmaps, to say what stands in the way of writing.
+inline constexpr std::size_t kQcow2SnapshotTableBytesMax = 64 * kMiB;
+inline constexpr std::size_t kQcow2BitmapDirectoryBytesMax = 64 * kMiB;
+inline constexpr std::size_t kQcow2FormatNameBytesMax = 16;
+inline constexpr std::uint64_t kQcow2CryptoHeaderBytesMax = 256 * kMiB;
+// An image, its backing file, the backing file of that …
+inline constexpr unsigned kQcow2ChainMax = 32;
+// L2 tables and refcount blocks in memory, each, for one image.
+inline constexpr std::size_t kQcow2CacheBytesMax = 8 * kMiB;
+// What zstd may ask for to decompress one cluster of at most 2 MiB.
+inline constexpr int kQcow2ZstdWindowLogMax = 23;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;

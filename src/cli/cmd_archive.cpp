@@ -638,8 +638,8 @@ class ArchiveStatus final : public Command {
  private:
   static std::string state_of(const Entry& entry) {
     try {
-      const auto file = luks::HeaderFile::open(
-          storage::open_file(archive::manifest_bytes(entry.device_path), {.lock = false}));
+      const auto file =
+          luks::HeaderFile::open(open_to_look(archive::manifest_bytes(entry.device_path)));
       if (archive::uuid_text(file.header().uuid) != entry.uuid) return "replaced";
       return archive::content_id(file) == entry.content_id ? "current" : "changed";
     } catch (const Error& error) {

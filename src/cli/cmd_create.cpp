@@ -22,7 +22,8 @@ namespace {
 class CreateCommand final : public Command {
  public:
   void declare(Options& options) override {
-    options.positional({.name = "VOLUME", .help = "the file or block device to make it in"}, path_);
+    options.positional({.name = "VOLUME", .help = "the file, block device or URI to make it in"},
+                       path_);
     options.add_size({.name = "--size",
                       .value = "SIZE",
                       .help = "usable size; the file is larger by the header"},
@@ -58,10 +59,11 @@ class CreateCommand final : public Command {
       throw Error(Code::kUsage, "--size and --total-size contradict each other");
     }
     const bool given = size_bytes_ || total_bytes_;
-    if (kind == PathKind::kBlockDevice && given) {
-      throw Error(Code::kUsage,
-                  fmt::format("'{}' is a block device and is used whole", printable(path_, 256)),
-                  "leave out --size and --total-size");
+    if (kind == PathKind::kDevice && given) {
+      throw Error(
+          Code::kUsage,
+          fmt::format("'{}' has a size of its own and is used whole", printable(path_, 256)),
+          "leave out --size and --total-size");
     }
     if (kind == PathKind::kAbsent && !given) {
       throw Error(Code::kUsage,
@@ -104,7 +106,7 @@ class CreateCommand final : public Command {
     const bool detached = !args_.header.empty();
     keep_header(session, detached ? args_.header : path_);
     std::optional<Target> payload;
-    if (new_file) payload.emplace(path_, settled_, whole_bytes);
+    if (new_file) payload.emplace(path_, settled_, payload_options(volume, whole_bytes));
     if (detached) {
       Target header(args_.header, header_settled_, volume.header_bytes());
       create_on(session, volume, header.device());
@@ -116,6 +118,14 @@ class CreateCommand final : public Command {
     } else {
       create_on(session, volume, open_device(path_, storage::Access::kReadWrite));
     }
+  }
+
+  storage::CreateOptions payload_options(const NewVolume& volume, std::uint64_t whole_bytes) const {
+    if (!encrypts_image(path_, settled_, args_.type == "luks1", !args_.header.empty())) {
+      return {.size_bytes = whole_bytes};
+    }
+    const std::uint64_t header_bytes = volume.payload_offset_bytes();
+    return {.size_bytes = whole_bytes - header_bytes, .crypto_header_bytes = header_bytes};
   }
 
   static void create_on(const Session& session, const NewVolume& volume,

@@ -27,11 +27,10 @@ class DecryptCommand final : public Command {
  public:
   void declare(Options& options) override {
     options.positional(
-        {.name = "SRC", .help = "the volume: a file, a block device, or - for standard input"},
+        {.name = "SRC", .help = "the volume: a file, device or URI, or - for standard input"},
         volume_.volume);
     options.positional(
-        {.name = "DST",
-         .help = "the plain image: a file, a block device, or - for standard output"},
+        {.name = "DST", .help = "the plain image: a file, device or URI, or - for standard output"},
         path_);
     options.add({.name = "--header",
                  .value = "FILE",

@@ -30,10 +30,10 @@ class EncryptCommand final : public Command {
  public:
   void declare(Options& options) override {
     options.positional(
-        {.name = "SRC", .help = "the plain image: a file, a block device, or - for standard input"},
+        {.name = "SRC", .help = "the plain image: a file, device or URI, or - for standard input"},
         source_path_);
     options.positional(
-        {.name = "DST", .help = "the new volume: a file, a block device, or - for standard output"},
+        {.name = "DST", .help = "the new volume: a file, device or URI, or - for standard output"},
         path_);
     args_.declare(options);
     copy_.declare(options);
@@ -84,14 +84,13 @@ class EncryptCommand final : public Command {
   }
 
   void write(const Session& session, const NewVolume& volume) {
-    const std::uint64_t container_bytes = volume.payload_offset_bytes() + payload_bytes_;
     if (!args_.header.empty()) {
       keep_header(session, args_.header);
     } else if (!is_pipe(path_)) {
       keep_header(session, path_);
     }
-    Target container = is_pipe(path_) ? make_spool(container_bytes)
-                                      : Target(path_, settled_, container_bytes, copy_.direct);
+    Target container = is_pipe(path_) ? make_spool(container_options(volume).size_bytes)
+                                      : Target(path_, settled_, container_options(volume));
     std::optional<Target> detached;
     if (!args_.header.empty()) {
       detached.emplace(args_.header, header_settled_, volume.header_bytes());
@@ -115,6 +114,16 @@ class EncryptCommand final : public Command {
     } else {
       container.commit();
     }
+  }
+
+  storage::CreateOptions container_options(const NewVolume& volume) const {
+    const std::uint64_t header_bytes = volume.payload_offset_bytes();
+    if (encrypts_image(path_, settled_, args_.type == "luks1", !args_.header.empty())) {
+      return {.size_bytes = payload_bytes_,
+              .direct = copy_.direct,
+              .crypto_header_bytes = header_bytes};
+    }
+    return {.size_bytes = header_bytes + payload_bytes_, .direct = copy_.direct};
   }
 
   void copy_payload(const Session& session, const NewVolume& volume, const Target& container) {

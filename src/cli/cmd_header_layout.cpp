@@ -164,8 +164,7 @@ class HeaderDetach final : public Command {
 
   // Before the only other one goes.
   void check_copy(const luks::HeaderFile& file) const {
-    const auto copy =
-        luks::HeaderFile::open(storage::open_file(header_, {.access = storage::Access::kRead}));
+    const auto copy = luks::HeaderFile::open(open_device(header_, storage::Access::kRead));
     if (copy.header() != file.header()) {
       throw Error(Code::kIo,
                   fmt::format("the header in '{}' reads back differently", printable(header_, 256)),

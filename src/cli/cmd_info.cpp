@@ -4,6 +4,7 @@
 #include "cli/volume_access.h"
 #include "luks/crypt_device.h"
 #include "luks/layout.h"
+#include "storage/qcow2.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -14,6 +15,9 @@ std::optional<std::uint64_t> payload_size(const VolumeArgs& args, const luks::He
   if (!args.header.empty()) {
     const auto payload = open_device(args.volume, storage::Access::kRead);
     return luks::payload_size_bytes(header, payload->size_bytes());
+  }
+  if (const auto* image = dynamic_cast<const storage::EncryptedImage*>(file.device().get())) {
+    return image->contents_bytes();
   }
   const std::uint64_t offset_bytes = luks::payload_offset_bytes(header);
   const std::uint64_t device_bytes = file.device()->size_bytes();

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "cli/command.h"
+#include "cli/volume_access.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -95,6 +96,12 @@ Options options_of(const CommandEntry& entry, Command& command, Session& session
     options.flag({.name = "--no-archive", .help = "keep no copy of the header in the archive"},
                  session.no_archive);
   }
+  options.flag(
+      {.name = "--allow-backing", .help = "qcow2: read the backing files that an image names"},
+      allowed_named_files().backing);
+  options.flag({.name = "--allow-data-file",
+                .help = "qcow2: read the external data file that an image names"},
+               allowed_named_files().data_file);
   options.flag({.name = "--json", .help = "print the result for programs"}, session.json);
   options.flag({.name = "--quiet", .help = "print no remarks and no progress"}, session.quiet);
   return options;

@@ -19,6 +19,7 @@
 #include "cli/named_device.h"
 #include "luks/crypt_device.h"
 #include "luks/payload_probe.h"
+#include "storage/location.h"
 #include "storage/memory_device.h"
 
 namespace lukskeep::cli {
@@ -145,16 +146,13 @@ class Restoration {
     }
   }
 
-  static std::shared_ptr<Device> open_to_look(const std::string& path) {
-    return storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
-  }
-
   // Who was told that the volume is in use has said that it is to be written all the same.
   void write(const RestorePlan& plan) const {
     const bool in_use = std::ranges::any_of(
         plan.objections, [](const Objection& one) { return one.risk == RestoreRisk::kInUse; });
-    const auto target = storage::open_file(
-        volume_.header_path(), {.access = storage::Access::kReadWrite, .lock = !in_use});
+    const auto target = storage::open_location(
+        volume_.header_path(),
+        {.access = storage::Access::kReadWrite, .lock = !in_use, .cancel = session_.cancel});
     luks::restore_header(plan, *target);
   }
 

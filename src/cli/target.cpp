@@ -1,42 +1,24 @@
 #include "cli/target.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
-#include <filesystem>
-#include <system_error>
+#include <optional>
 #include <utility>
-
-#include <sys/stat.h>
 
 #include <fmt/format.h>
 
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/uuid.h"
+#include "cli/signals.h"
+#include "cli/volume_access.h"
 #include "storage/extents.h"
+#include "storage/file_device.h"
 
 namespace lukskeep::cli {
 namespace {
 
 std::string quoted(const std::string& path) { return fmt::format("'{}'", printable(path, 256)); }
-
-// Absent if nothing is there.
-std::optional<struct stat> stat_of(const std::string& path) {
-  struct stat status{};
-  if (stat(path.c_str(), &status) == 0) return status;
-  if (errno == ENOENT) return {};
-  const Code code = errno == EACCES    ? Code::kPermissionDenied
-                    : errno == ENOTDIR ? Code::kNotFound
-                                       : Code::kIo;
-  throw Error(code, fmt::format("cannot look at {}: {}", quoted(path),
-                                std::generic_category().message(errno)));
-}
-
-std::filesystem::path absolute_path(const std::string& path) {
-  std::error_code ignored;
-  return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
-}
 
 bool any_byte_set(const Device& device, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
   Bytes piece(std::min<std::uint64_t>(length_bytes, limits::kMiB));
@@ -60,15 +42,15 @@ void refuse_another_kind(const std::string& path, PathKind settled, PathKind pre
   }
   throw Error(Code::kConflict,
               fmt::format("{} is {} now, which it was not when it was looked at", quoted(path),
-                          present == PathKind::kFile ? "a file" : "a block device"),
+                          present == PathKind::kFile ? "a file" : "a device"),
               "look at it, and try again");
 }
 
-// Files are looked at whole, which their holes make quick; of a block device, which may take hours
-// to read, the two ends, where file systems, partition tables and headers have their magic.
+// Files are looked at whole, which their holes make quick; of a device, which may take hours to
+// read, the two ends, where file systems, partition tables and headers have their magic.
 bool holds_data(const Device& device, PathKind kind) {
   const std::uint64_t size = device.size_bytes();
-  if (kind == PathKind::kBlockDevice) {
+  if (kind == PathKind::kDevice) {
     const std::uint64_t end_bytes = std::min(size, 64 * limits::kMiB);
     return any_byte_set(device, 0, end_bytes) || any_byte_set(device, size - end_bytes, end_bytes);
   }
@@ -79,27 +61,10 @@ bool holds_data(const Device& device, PathKind kind) {
 
 }  // namespace
 
-PathKind kind_of(const std::string& path) {
-  const auto status = stat_of(path);
-  if (!status) return PathKind::kAbsent;
-  if (S_ISREG(status->st_mode)) return PathKind::kFile;
-  if (S_ISBLK(status->st_mode)) return PathKind::kBlockDevice;
-  throw Error(
-      Code::kUnsupported,
-      fmt::format("{} is {}", quoted(path),
-                  S_ISDIR(status->st_mode) ? "a directory" : "neither a file nor a block device"));
-}
+PathKind kind_of(const std::string& path) { return storage::kind_of(path, &cancel_token()); }
 
 void refuse_same(const std::string& source, const std::string& destination) {
-  const auto a = stat_of(source);
-  const auto b = stat_of(destination);
-  if (a && b) {
-    const bool same_inode = a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-    const bool same_device = S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode) && a->st_rdev == b->st_rdev;
-    if (!same_inode && !same_device) return;
-  } else if (a || b || absolute_path(source) != absolute_path(destination)) {
-    return;
-  }
+  if (!storage::same_place(source, destination)) return;
   throw Error(Code::kUsage,
               fmt::format("{} and {} are the same", quoted(source),
                           source == destination ? "the destination" : quoted(destination)),
@@ -107,7 +72,7 @@ void refuse_same(const std::string& source, const std::string& destination) {
 }
 
 void refuse_resized(const std::string& path, std::uint64_t size_bytes) {
-  const auto device = storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
+  const auto device = open_to_look(path);
   const std::uint64_t present_bytes = device->size_bytes();
   if (present_bytes == size_bytes) return;
   throw Error(
@@ -120,30 +85,37 @@ void refuse_resized(const std::string& path, std::uint64_t size_bytes) {
 PathKind confirm_overwrite(const Session& session, const std::string& path) {
   const PathKind kind = kind_of(path);
   if (kind == PathKind::kAbsent) return kind;
-  const auto device = storage::open_file(path, {.access = storage::Access::kRead, .lock = false});
+  // What is lost is the file, be it an image of no data or no image at all.
+  const auto file = kind == PathKind::kFile ? storage::local_path(path) : std::nullopt;
+  const auto device = open_to_look(file.value_or(path));
   if (!holds_data(*device, kind)) return kind;
   confirm(session, fmt::format("{} holds data. It will be lost.", quoted(path)),
           Error(Code::kExists, fmt::format("{} holds data", quoted(path))));
   return kind;
 }
 
-Target::Target(const std::string& path, PathKind settled, std::uint64_t size_bytes, bool direct) {
+bool encrypts_image(const std::string& path, PathKind settled, bool luks1, bool detached_header) {
+  return storage::scheme_of(path) == storage::Scheme::kQcow2 && settled != PathKind::kDevice &&
+         luks1 && !detached_header;
+}
+
+Target::Target(const std::string& path, PathKind settled, storage::CreateOptions options) {
   const PathKind present = kind_of(path);
   refuse_another_kind(path, settled, present);
-  if (present != PathKind::kBlockDevice) {
-    *this = Target(
-        std::make_unique<storage::PendingFile>(path, size_bytes, present == PathKind::kFile));
-    if (direct) pending_->use_direct_io();
+  if (present != PathKind::kDevice) {
+    options.replace = present == PathKind::kFile;
+    options.cancel = &cancel_token();
+    *this = Target(storage::create_location(path, options));
     return;
   }
-  device_ = storage::open_file(path, {.access = storage::Access::kReadWrite, .direct = direct});
-  if (device_->size_bytes() < size_bytes) {
+  device_ = open_device(path, storage::Access::kReadWrite, options.direct);
+  if (device_->size_bytes() < options.size_bytes) {
     throw Error(Code::kTooSmall, fmt::format("{} has {} bytes, {} are needed", quoted(path),
-                                             device_->size_bytes(), size_bytes));
+                                             device_->size_bytes(), options.size_bytes));
   }
 }
 
-Target::Target(std::unique_ptr<storage::PendingFile> pending)
+Target::Target(std::unique_ptr<storage::PendingDevice> pending)
     : pending_(std::move(pending)),
       // Not an owner: `pending_` is.
       device_(std::shared_ptr<void>(), &pending_->device()) {}

@@ -41,7 +41,7 @@ TEST(Target, AFileInPlaceOfADeviceIsNotReplaced) {
   const TemporaryDirectory folder;
   const std::string path = folder.path("x");
   put_file(path, kPrecious);
-  EXPECT_EQ(error_of([&] { Target(path, PathKind::kBlockDevice, 512); }).code(), Code::kConflict);
+  EXPECT_EQ(error_of([&] { Target(path, PathKind::kDevice, 512); }).code(), Code::kConflict);
   EXPECT_EQ(file_bytes(path), kPrecious);
 }
 

@@ -1,7 +1,5 @@
 #include "cli/volume_access.h"
 
-#include <array>
-#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -9,9 +7,11 @@
 #include "archive/keeper.h"
 #include "base/bytes.h"
 #include "cli/named_device.h"
+#include "cli/signals.h"
 #include "cli/units.h"
 #include "keys/key_source.h"
 #include "luks/header_backup.h"
+#include "storage/location.h"
 #include "storage/memory_device.h"
 
 namespace lukskeep::cli {
@@ -40,10 +40,20 @@ std::optional<luks::Unlocked> try_key(const luks::HeaderFile& file, const keys::
   return luks::unlock(file, key.span(), options);
 }
 
+storage::OpenOptions open_options(storage::Access access, bool lock, bool direct) {
+  return {.access = access,
+          .lock = lock,
+          .direct = direct,
+          .allow_backing = allowed_named_files().backing,
+          .allow_data_file = allowed_named_files().data_file,
+          .cancel = &cancel_token()};
+}
+
 }  // namespace
 
 void VolumeArgs::declare(Options& options) {
-  options.positional({.name = "VOLUME", .help = "the volume: a file or block device"}, volume);
+  options.positional({.name = "VOLUME", .help = "the volume: a file, a block device or a URI"},
+                     volume);
   options.add({.name = "--header",
                .value = "FILE",
                .help = "the header is in FILE, apart from the payload"},
@@ -89,17 +99,17 @@ void warn_if_insecure(bool allow_insecure) {
       "without any passphrase");
 }
 
+NamedFiles& allowed_named_files() noexcept {
+  static NamedFiles allowed;
+  return allowed;
+}
+
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access, bool direct) {
-  constexpr std::array<std::string_view, 4> schemes = {"nbd:", "nbd+unix:", "rbd:", "qcow2:"};
-  for (const std::string_view scheme : schemes) {
-    if (path.starts_with(scheme)) {
-      throw Error(
-          Code::kUnsupported,
-          fmt::format("'{}': this build opens files and block devices only", printable(path, 256)),
-          fmt::format("a file of that name is './{}'", printable(path, 256)));
-    }
-  }
-  return storage::open_file(path, {.access = access, .direct = direct});
+  return storage::open_location(path, open_options(access, true, direct));
+}
+
+std::shared_ptr<Device> open_to_look(const std::string& path) {
+  return storage::open_location(path, open_options(storage::Access::kRead, false, false));
 }
 
 luks::HeaderFile open_header_unjudged(const VolumeArgs& args) {
@@ -132,7 +142,7 @@ std::optional<std::string> keep_header(const Session& session, const std::string
   if (session.keeper == nullptr) return std::nullopt;
   std::optional<luks::HeaderFile> present;
   try {
-    present.emplace(luks::HeaderFile::open(storage::open_file(path, {.lock = false})));
+    present.emplace(luks::HeaderFile::open(open_to_look(path)));
   } catch (const Error& error) {
     // Nothing there, or nothing that is a header.
     if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;

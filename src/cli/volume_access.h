@@ -15,7 +15,7 @@
 #include "crypto/kdf.h"
 #include "luks/header_file.h"
 #include "luks/keyslots.h"
-#include "storage/file_device.h"
+#include "storage/location.h"
 
 namespace lukskeep::cli {
 
@@ -46,10 +46,20 @@ void declare_allow_insecure(Options& options, bool& allow_insecure);
 // Says loudly on standard error what --allow-insecure gives up, if it is given.
 void warn_if_insecure(bool allow_insecure);
 
-// A volume or header by path. Throws what storage::open_file throws, and Error{kUnsupported} for
-// the URIs (nbd:, rbd:, qcow2:) that this build cannot open.
+// Which files may be read that not the user but an image names: --allow-backing and
+// --allow-data-file, for all that this process opens.
+struct NamedFiles {
+  bool backing = false;
+  bool data_file = false;
+};
+NamedFiles& allowed_named_files() noexcept;
+
+// A volume or header by path or URI (storage/location.h). Throws what storage::open_location
+// throws; a signal ends the waiting for a server.
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access,
                                     bool direct = false);
+// The same for reading, without a lock.
+std::shared_ptr<Device> open_to_look(const std::string& path);
 
 // Opens the header and holds it to --policy: throws Error{kUnsafe} if that does not allow it.
 luks::HeaderFile open_header(const VolumeArgs& args);

@@ -18,6 +18,7 @@
 #include "crypto/sector_cipher.h"
 #include "luks/layout.h"
 #include "luks/luks2_codec.h"
+#include "storage/qcow2.h"
 
 namespace lukskeep::luks {
 namespace {
@@ -387,10 +388,29 @@ void check_size(const Run& run, const Device& payload) {
   }
 }
 
+// In an image like LUKS in qcow2 all sectors of the file are the payload, wherever the image keeps
+// its tables; it has no sense for a payload offset. QEMU writes LUKS1 there, and knows nothing
+// else.
+Header sectors_of_image(Header header, const Device& image) {
+  if (header.version != Version::kLuks1) {
+    throw Error(Code::kUnsupported,
+                fmt::format("'{}' is encrypted with LUKS2, which images cannot be", image.name()));
+  }
+  for (auto& [id, segment] : header.segments) {
+    segment.offset_bytes = 0;
+    segment.size_bytes.reset();
+  }
+  return header;
+}
+
 }  // namespace
 
 std::unique_ptr<Device> make_crypt_device(const Header& header, std::shared_ptr<Device> payload,
                                           ByteView key, const ActivationOptions& options) {
+  if (const auto image = std::dynamic_pointer_cast<storage::EncryptedImage>(payload)) {
+    return image->contents(
+        make_crypt_device(sectors_of_image(header, *image), image->sectors(), key, options));
+  }
   check_activation(header, payload->name());
   check_one_key(header);
   std::vector<Run> runs;

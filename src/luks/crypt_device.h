@@ -26,6 +26,8 @@ struct ActivationOptions {
 // `key` is copied into round keys. Requests need no alignment; those not aligned to the sector
 // size read, change and write whole sectors, guarded against each other. resize() works where the
 // payload device can be resized and the last segment is dynamic.
+// If `payload` is a storage::EncryptedImage, the result is what its guest sees; where the header
+// says that the payload starts means nothing then.
 // Throws Error: kUnsupported (requirements, integrity, unknown segments or ciphers: all named),
 // kUnsafe (see options), kDamaged (segments that overlap), kTooSmall (payload ends before its
 // segments).

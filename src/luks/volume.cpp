@@ -12,13 +12,13 @@
 #include "luks/header_backup.h"
 #include "luks/header_file.h"
 #include "luks/keyslots.h"
-#include "storage/file_device.h"
+#include "storage/location.h"
 
 namespace lukskeep {
 namespace {
 
 std::shared_ptr<Device> open_device(const std::string& path, Access access) {
-  return storage::open_file(path, {.access = access});
+  return storage::open_location(path, {.access = access});
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 
 #include <lukskeep/device.h>
 
+#include "storage/pending_device.h"
+
 namespace lukskeep::storage {
 
 using lukskeep::Access;
@@ -35,21 +37,19 @@ bool is_metadata_locked(const std::string& path);
 // A new file that appears under its final name only when it is whole: written under a temporary
 // name in the same directory, and gone if the object dies before commit(). Where O_TMPFILE is not
 // to be had, a dot-name with a random part.
-class PendingFile {
+class PendingFile final : public PendingDevice {
  public:
   // Throws as create_file. `replace` allows an existing `path` to be replaced by commit().
   PendingFile(const std::string& path, std::uint64_t size_bytes, bool replace);
-  ~PendingFile();
-  PendingFile(const PendingFile&) = delete;
-  PendingFile& operator=(const PendingFile&) = delete;
+  ~PendingFile() override;
 
-  Device& device() noexcept;
+  Device& device() noexcept override;
   // As FileOptions::direct. Before the device is used.
   void use_direct_io();
   // Flushes, links under the final name, flushes the directory. Throws kExists if something
   // appeared there in the meantime and `replace` is not set. A symbolic link is not replaced, but
   // what it points to.
-  void commit();
+  void commit() override;
 
  private:
   struct State;
