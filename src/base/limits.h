@@ -63,6 +63,13 @@ inline constexpr std::size_t kMirrorFilesMax = 1'000'000;
 inline constexpr std::size_t kBucketPageBytesMax = 16 * kMiB;
 inline constexpr std::size_t kBucketPagesMax = 10'000;
 
+// Serving volumes.
+inline constexpr std::size_t kServeExportsMax = 64;
+// At a time, unless connections= or --connections says otherwise. Each has threads of its own, and
+// each of these a buffer of its largest request, 64 MiB at most (nbdkit).
+inline constexpr std::size_t kServeConnectionsDefault = 256;
+inline constexpr std::size_t kServeConnectionsMax = 4096;
+
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
 // Watching for changes of headers.

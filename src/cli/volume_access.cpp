@@ -89,7 +89,12 @@ void warn_if_insecure(bool allow_insecure) {
       "without any passphrase");
 }
 
-std::shared_ptr<Device> open_device(const std::string& path, storage::Access access, bool direct) {
+namespace {
+
+// Enough to exclude everybody who locks a header; a payload starts behind it.
+constexpr std::uint64_t kHeaderLockBytes = 512;
+
+void refuse_uris(const std::string& path) {
   constexpr std::array<std::string_view, 4> schemes = {"nbd:", "nbd+unix:", "rbd:", "qcow2:"};
   for (const std::string_view scheme : schemes) {
     if (path.starts_with(scheme)) {
@@ -99,11 +104,22 @@ std::shared_ptr<Device> open_device(const std::string& path, storage::Access acc
           fmt::format("a file of that name is './{}'", printable(path, 256)));
     }
   }
+}
+
+}  // namespace
+
+std::shared_ptr<Device> open_device(const std::string& path, storage::Access access, bool direct) {
+  refuse_uris(path);
   return storage::open_file(path, {.access = access, .direct = direct});
 }
 
+std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access) {
+  refuse_uris(path);
+  return storage::open_file(path, {.access = access, .lock_length_bytes = kHeaderLockBytes});
+}
+
 luks::HeaderFile open_header_unjudged(const VolumeArgs& args) {
-  return luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kRead));
+  return luks::HeaderFile::open(open_header_device(args.header_path(), storage::Access::kRead));
 }
 
 luks::HeaderFile open_header(const VolumeArgs& args) {
@@ -112,10 +128,17 @@ luks::HeaderFile open_header(const VolumeArgs& args) {
   return file;
 }
 
+luks::HeaderFile open_header_unlocked(const VolumeArgs& args) {
+  luks::HeaderFile file =
+      luks::HeaderFile::open(storage::open_file(args.header_path(), {.lock = false}));
+  args.policy.enforce(file);
+  return file;
+}
+
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args) {
   if (!session.dry_run) {
     luks::HeaderFile changing =
-        luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kReadWrite));
+        luks::HeaderFile::open(open_header_device(args.header_path(), storage::Access::kReadWrite));
     args.policy.enforce(changing);
     if (session.keeper != nullptr) session.keeper->before(changing, args.header_path());
     return changing;

@@ -100,12 +100,13 @@ void FileDevice::inspect_block_device() {
   block_size_bytes_ = static_cast<std::uint32_t>(std::max(512, sector_bytes));
 }
 
-void FileDevice::lock(std::uint64_t from_bytes) {
-  struct flock whole{};
-  whole.l_type = static_cast<short>(writable_ ? F_WRLCK : F_RDLCK);
-  whole.l_whence = SEEK_SET;
-  whole.l_start = static_cast<off_t>(std::min<std::uint64_t>(from_bytes, INT64_MAX));
-  if (fcntl(fd_.get(), F_OFD_SETLK, &whole) == 0 || means_no_locks_here(errno)) return;
+void FileDevice::lock(const Range& range) {
+  struct flock locked{};
+  locked.l_type = static_cast<short>(writable_ ? F_WRLCK : F_RDLCK);
+  locked.l_whence = SEEK_SET;
+  locked.l_start = static_cast<off_t>(std::min<std::uint64_t>(range.offset_bytes, INT64_MAX));
+  locked.l_len = static_cast<off_t>(std::min<std::uint64_t>(range.length_bytes, INT64_MAX));
+  if (fcntl(fd_.get(), F_OFD_SETLK, &locked) == 0 || means_no_locks_here(errno)) return;
   if (errno == EAGAIN || errno == EACCES) {
     throw Error(Code::kBusy,
                 fmt::format("cannot lock '{}': another program is {} it", name_,
@@ -304,7 +305,8 @@ std::unique_ptr<Device> open_file(const std::string& path, const FileOptions& op
     throw_errno(error, fmt::format("cannot open '{}'{}", name, writing ? " for writing" : ""));
   }
   auto device = std::make_unique<FileDevice>(std::move(fd), path, options.access);
-  if (options.lock && !device->is_block_device()) device->lock(options.lock_from_bytes);
+  if (options.lock && !device->is_block_device())
+    device->lock({options.lock_from_bytes, options.lock_length_bytes});
   if (options.direct) device->use_direct_io();
   return device;
 }

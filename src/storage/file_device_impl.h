@@ -31,9 +31,9 @@ class FileDevice final : public Device {
 
   int fd() const noexcept { return fd_.get(); }
   bool is_block_device() const noexcept { return is_block_device_; }
-  // Regular files only: an open file description lock from that byte on, exclusive if writable.
-  // Throws kBusy.
-  void lock(std::uint64_t from_bytes = 0);
+  // Regular files only: an open file description lock, exclusive if writable; a length of 0 goes
+  // on without end. Throws kBusy.
+  void lock(const Range& range = {});
   // As FileOptions::direct. Before other threads use the device.
   void use_direct_io();
 
