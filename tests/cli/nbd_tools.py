@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,9 @@ def lukskeep(*words, status=0, cwd, timeout=60, **more):
 class Server:
     """A server in the background; `exports` and `socket` as its line of JSON says."""
 
-    def __init__(self, process, ready):
+    def __init__(self, process, ready, errors):
         self.process = process
+        self.errors = errors
         self.ready = ready
         self.socket = ready.get("socket")
 
@@ -76,24 +78,28 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            _, errors = self.process.communicate(timeout=30)
+            self.process.wait(timeout=30)
         finally:
             self.process.kill()
-        errors = errors.decode(errors="replace")
+        self.errors.seek(0)
+        errors = self.errors.read().decode(errors="replace")
         assert "Sanitizer" not in errors, errors
         return self.process.returncode, errors
 
 
 @contextlib.contextmanager
 def serving(*words, cwd, **more):
+    messages = tempfile.TemporaryFile()  # a pipe that nobody reads would stop the server
     process = subprocess.Popen([PROGRAM, "serve", *map(str, words), "--json"], cwd=cwd,
                                env={**environment(), **more.pop("env", {})},
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, start_new_session=True, **more)
+                               stderr=messages, start_new_session=True, **more)
     line = process.stdout.readline()
     if not line:
-        pytest.fail(f"no server: {process.communicate(timeout=30)[1].decode()}")
-    server = Server(process, json.loads(line))
+        process.wait(timeout=30)
+        messages.seek(0)
+        pytest.fail(f"no server: {messages.read().decode()}")
+    server = Server(process, json.loads(line), messages)
     try:
         yield server
     finally:
