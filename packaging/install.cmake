@@ -46,6 +46,9 @@ if(NOT LUKSKEEP_SANITIZE AND NOT LUKSKEEP_FUZZ)
 endif()
 
 install(TARGETS lukskeep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+# With the prefix /usr this is where nbdkit looks; with another, give nbdkit the path.
+install(TARGETS nbdkit-lukskeep-plugin LIBRARY
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/nbdkit/plugins)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/completion/lukskeep.bash RENAME lukskeep
   DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.service
@@ -70,6 +73,8 @@ set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # Loaded at run time (src/net), which shlibdeps does not see; CURLOPT_PROTOCOLS_STR came with 7.85.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "libcurl4 (>= 7.85)")
+# What `lukskeep serve` becomes.
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS nbdkit)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
   "Creates, opens, reads, writes and re-keys LUKS1 and LUKS2 volumes in files and on block\n\

@@ -47,9 +47,9 @@ class LUKSKEEP_API DeviceLock {
 // throws Error{kTooSmall} and does nothing. Reads and writes are whole or throw: kIo, kNoSpace,
 // kReadOnly, kTooSmall, or kInterrupted; every message names the device and the offset.
 //
-// Threads: read, write, write_in_place, write_zeroes and extents may be called concurrently as
-// long as no two touch the same bytes with one of them writing. resize and flush exclude nothing
-// but themselves. Data is durable only after flush() returned.
+// Threads: read, write, write_in_place, write_zeroes, discard and extents may be called
+// concurrently as long as no two touch the same bytes with one of them writing. resize and flush
+// exclude nothing but themselves. Data is durable only after flush() returned.
 class LUKSKEEP_API Device {
  public:
   virtual ~Device() = default;
@@ -69,6 +69,9 @@ class LUKSKEEP_API Device {
   // decrypted volume encrypts in place here instead of copying first.
   virtual void write_in_place(std::uint64_t offset_bytes, std::span<std::byte> data);
   virtual void write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes, ZeroMode mode);
+  // The contents of the range are no longer wanted: until it is written again it may read as
+  // anything. Storage may be given back; whole blocks that cannot be are left as they are.
+  virtual void discard(std::uint64_t offset_bytes, std::uint64_t length_bytes);
   virtual void flush() = 0;
 
   // Takes the lock that cryptsetup takes for a change of metadata, for as long as the result lives;

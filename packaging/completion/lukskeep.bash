@@ -14,6 +14,9 @@ _lukskeep_options() {
     'decrypt')
       options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
       ;;
+    'serve')
+      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --json --quiet --help'
+      ;;
     'key list')
       options='--header --policy --json --quiet --help'
       ;;
@@ -157,6 +160,9 @@ _lukskeep_values() {
     --progress)
       values='auto json none'
       ;;
+    --discard)
+      values='off on zeroes'
+      ;;
     --priority)
       values='normal prefer ignore'
       ;;
@@ -176,7 +182,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive token policy config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -211,7 +217,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --allow|--cipher|--connections|--discard|--export|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--run|--sector-size|--size|--slot|--socket|--store|--subsystem|--threads|--tls-certificates|--tls-psk|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -98,6 +98,12 @@ inline constexpr unsigned kQcow2ChainMax = 32;
 inline constexpr std::size_t kQcow2CacheBytesMax = 8 * kMiB;
 // What zstd may ask for to decompress one cluster of at most 2 MiB.
 inline constexpr int kQcow2ZstdWindowLogMax = 23;
+// Serving volumes.
+inline constexpr std::size_t kServeExportsMax = 64;
+// At a time, unless connections= or --connections says otherwise. Each has threads of its own, and
+// each of these a buffer of its largest request, 64 MiB at most (nbdkit).
+inline constexpr std::size_t kServeConnectionsDefault = 256;
+inline constexpr std::size_t kServeConnectionsMax = 4096;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;

@@ -14,7 +14,7 @@
 #include "base/bytes.h"
 #include "cli/archive_args.h"
 #include "cli/command.h"
-#include "cli/service_notify.h"
+#include "net/service_notify.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -105,9 +105,9 @@ class ArchiveWatch final : public Command {
                                }
                              });
     if (once_) return watcher.run_once(*session.cancel);
-    notify_service_manager("READY=1");
+    net::notify_service_manager("READY=1");
     watcher.run(*session.cancel);
-    notify_service_manager("STOPPING=1");
+    net::notify_service_manager("STOPPING=1");
   }
 
  private:

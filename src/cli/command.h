@@ -44,6 +44,7 @@ std::unique_ptr<Command> make_create();
 std::unique_ptr<Command> make_info();
 std::unique_ptr<Command> make_encrypt();
 std::unique_ptr<Command> make_decrypt();
+std::unique_ptr<Command> make_serve();
 std::unique_ptr<Command> make_key_list();
 std::unique_ptr<Command> make_key_test();
 std::unique_ptr<Command> make_key_add();

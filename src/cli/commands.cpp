@@ -11,6 +11,7 @@ constexpr std::array kCommands = {
     CommandEntry{"info", "show what a volume's header says", false, false, make_info},
     CommandEntry{"encrypt", "copy a plain image into a new volume", true, true, make_encrypt},
     CommandEntry{"decrypt", "copy a volume's plain contents out", true, false, make_decrypt},
+    CommandEntry{"serve", "serve volumes to NBD clients", false, false, make_serve},
     CommandEntry{"key list", "list the keyslots", false, false, make_key_list},
     CommandEntry{"key test", "tell whether a passphrase opens the volume", false, false,
                  make_key_test},

@@ -32,6 +32,9 @@ class NamedDevice final : public Device {
                     ZeroMode mode) override {
     below_->write_zeroes(offset_bytes, length_bytes, mode);
   }
+  void discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) override {
+    below_->discard(offset_bytes, length_bytes);
+  }
   void flush() override { below_->flush(); }
   std::unique_ptr<DeviceLock> lock_metadata() override { return below_->lock_metadata(); }
   void resize(std::uint64_t size_bytes) override { below_->resize(size_bytes); }

@@ -31,6 +31,7 @@ class Options {
     bool positional = false;
     bool required = false;
     bool repeated = false;  // takes all positionals that are left
+    bool each = false;      // an option that may be given again
     // Takes the text of the value; throws Error.
     std::function<void(const std::string&)> set;
   };
@@ -46,6 +47,8 @@ class Options {
   void add_size(const OptionText& text, std::optional<std::uint64_t>& target);
   // Any other kind of value.
   void add(const OptionText& text, std::function<void(const std::string&)> set);
+  // May be given any number of times; `set` is called for each, in order.
+  void add_each(const OptionText& text, std::function<void(const std::string&)> set);
 
   void positional(const OptionText& text, std::string& target);
   void optional_positional(const OptionText& text, std::string& target);

@@ -40,6 +40,9 @@ std::optional<luks::Unlocked> try_key(const luks::HeaderFile& file, const keys::
   return luks::unlock(file, key.span(), options);
 }
 
+// Enough to exclude everybody who locks a header; a payload starts behind it.
+constexpr std::uint64_t kHeaderLockBytes = 512;
+
 storage::OpenOptions open_options(storage::Access access, bool lock, bool direct) {
   return {.access = access,
           .lock = lock,
@@ -112,8 +115,14 @@ std::shared_ptr<Device> open_to_look(const std::string& path) {
   return storage::open_location(path, open_options(storage::Access::kRead, false, false));
 }
 
+std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access) {
+  storage::OpenOptions options = open_options(access, true, false);
+  options.lock_length_bytes = kHeaderLockBytes;
+  return storage::open_location(path, options);
+}
+
 luks::HeaderFile open_header_unjudged(const VolumeArgs& args) {
-  return luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kRead));
+  return luks::HeaderFile::open(open_header_device(args.header_path(), storage::Access::kRead));
 }
 
 luks::HeaderFile open_header(const VolumeArgs& args) {
@@ -122,10 +131,17 @@ luks::HeaderFile open_header(const VolumeArgs& args) {
   return file;
 }
 
+luks::HeaderFile open_header_unlocked(const VolumeArgs& args) {
+  luks::HeaderFile file =
+      luks::HeaderFile::open(storage::open_file(args.header_path(), {.lock = false}));
+  args.policy.enforce(file);
+  return file;
+}
+
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args) {
   if (!session.dry_run) {
     luks::HeaderFile changing =
-        luks::HeaderFile::open(open_device(args.header_path(), storage::Access::kReadWrite));
+        luks::HeaderFile::open(open_header_device(args.header_path(), storage::Access::kReadWrite));
     args.policy.enforce(changing);
     if (session.keeper != nullptr) session.keeper->before(changing, args.header_path());
     return changing;

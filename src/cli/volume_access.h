@@ -60,11 +60,18 @@ std::shared_ptr<Device> open_device(const std::string& path, storage::Access acc
                                     bool direct = false);
 // The same for reading, without a lock.
 std::shared_ptr<Device> open_to_look(const std::string& path);
+// The same for who has to do with the header only: a payload that follows it in the same file is
+// not locked, so that keys can be changed while the volume is served.
+std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access);
 
 // Opens the header and holds it to --policy: throws Error{kUnsafe} if that does not allow it.
 luks::HeaderFile open_header(const VolumeArgs& args);
 // For who judges it by itself.
 luks::HeaderFile open_header_unjudged(const VolumeArgs& args);
+
+// As open_header, whoever uses the volume or is changing its header: for who reads the header once
+// and locks the payload.
+luks::HeaderFile open_header_unlocked(const VolumeArgs& args);
 
 // As open_header, for a command that changes the header. With --dry-run the result is a copy in
 // memory, so that the command does all it does and nothing reaches the storage.

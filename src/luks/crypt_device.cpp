@@ -24,7 +24,10 @@ namespace lukskeep::luks {
 namespace {
 
 constexpr std::uint64_t kIvSectorBytes = 512;  // IVs count these, whatever the sector size
-constexpr std::size_t kScratchBytes = limits::kMiB;
+// What is encrypted apart from the caller's bytes stays in the cache on its way to the storage.
+constexpr std::size_t kScratchBytes = 128 * limits::kKiB;
+
+constexpr std::array<std::byte, 4096> kZeroSector{};
 
 bool is_backup(const Segment& segment) {
   return std::any_of(segment.flags.begin(), segment.flags.end(),
@@ -82,12 +85,16 @@ class CryptDevice final : public Device {
   void write(std::uint64_t offset_bytes, ByteView data) override {
     check_writable();
     check_range(offset_bytes, data.size(), "write");
-    Bytes scratch(std::min(data.size(), kScratchBytes));
-    for (std::size_t done = 0; done < data.size();) {
-      const std::size_t length = std::min(data.size() - done, scratch.size());
-      std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(done), length, scratch.begin());
-      write_in_place(offset_bytes + done, MutableBytes(scratch).first(length));
-      done += length;
+    const std::size_t room = std::min(data.size(), kScratchBytes);
+    const auto scratch = std::make_unique_for_overwrite<std::byte[]>(room);
+    while (!data.empty()) {
+      // Pieces end where sectors do.
+      const std::size_t length =
+          std::min<std::uint64_t>(data.size(), kScratchBytes - offset_bytes % block_bytes_);
+      std::copy_n(data.begin(), length, scratch.get());
+      write_in_place(offset_bytes, MutableBytes(scratch.get(), length));
+      offset_bytes += length;
+      data = data.subspan(length);
     }
   }
 
@@ -102,17 +109,32 @@ class CryptDevice final : public Device {
 
   void write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes,
                     ZeroMode mode) override {
-    const bool aligned = offset_bytes % block_bytes_ == 0 && length_bytes % block_bytes_ == 0;
-    if (mode != ZeroMode::kPunch || !options_.holes_as_zeroes || !aligned) {
+    if (mode != ZeroMode::kPunch || !options_.holes_as_zeroes) {
       Device::write_zeroes(offset_bytes, length_bytes, mode);
       return;
     }
     check_writable();
     check_range(offset_bytes, length_bytes, "write");
+    // Whole sectors become holes; of those at the ends a part is zeroed.
     for_each_piece(offset_bytes, length_bytes,
                    [&](const Run& run, std::uint64_t at, std::uint64_t, std::uint64_t length) {
-                     payload_->write_zeroes(run.payload_offset_bytes + at, length,
+                     const auto [start, end] = whole_sectors(run, at, length);
+                     zero_part(run, at, start - at);
+                     payload_->write_zeroes(run.payload_offset_bytes + start, end - start,
                                             ZeroMode::kPunch);
+                     zero_part(run, end, at + length - end);
+                   });
+  }
+
+  void discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) override {
+    check_writable();
+    check_range(offset_bytes, length_bytes, "discard");
+    for_each_piece(offset_bytes, length_bytes,
+                   [&](const Run& run, std::uint64_t at, std::uint64_t, std::uint64_t length) {
+                     const auto [start, end] = whole_sectors(run, at, length);
+                     if (start < end) {
+                       payload_->discard(run.payload_offset_bytes + start, end - start);
+                     }
                    });
   }
 
@@ -140,6 +162,20 @@ class CryptDevice final : public Device {
   }
 
  private:
+  // Where the whole sectors of [at, at + length) start and end. Without any, both are `at + length`
+  // or where the one sector ends that the range starts in, whatever comes first.
+  static std::pair<std::uint64_t, std::uint64_t> whole_sectors(const Run& run, std::uint64_t at,
+                                                               std::uint64_t length) {
+    const std::uint64_t unit = run.sector_bytes;
+    const std::uint64_t start = std::min(at + length, (at + unit - 1) / unit * unit);
+    return {start, std::max(start, (at + length) / unit * unit)};
+  }
+
+  // `length` is less than a sector.
+  void zero_part(const Run& run, std::uint64_t at, std::uint64_t length) {
+    if (length > 0) update_sector(run, at, ByteView(kZeroSector).first(length));
+  }
+
   std::uint64_t run_size(const Run& run) const {
     if (run.size_bytes) return *run.size_bytes;
     const std::uint64_t end = payload_->size_bytes();

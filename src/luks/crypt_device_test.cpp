@@ -190,5 +190,59 @@ TEST(CryptDevice, WhatItRefuses) {
   EXPECT_EQ(code_of([&] { device->write(0, byte); }), Code::kReadOnly);
 }
 
+TEST(CryptDevice, DiscardsWholeSectorsOnly) {
+  for (const bool holes : {false, true}) {
+    SCOPED_TRACE(holes);
+    auto payload = std::make_shared<MemoryDevice>(Bytes(kOffset + 65'536));
+    auto device = make_crypt_device(plain_header(4096), payload, test_key(),
+                                    {.writable = true, .holes_as_zeroes = holes});
+    const Bytes data(65'536, std::byte{7});
+    device->write(0, data);
+    const Bytes before = payload->contents();
+    device->discard(100, 4096);  // no whole sector
+    device->discard(65'535, 1);
+    device->discard(5, 0);
+    EXPECT_EQ(payload->contents(), before);
+    device->discard(4095, 3 * 4096);  // the second and third
+    Bytes expected = before;
+    std::fill_n(expected.begin() + kOffset + 4096, 2 * 4096, std::byte{0});
+    EXPECT_EQ(payload->contents(), expected);
+    Bytes back(65'536);
+    device->read(0, back);
+    EXPECT_TRUE(std::equal(back.begin(), back.begin() + 4096, data.begin()));
+    EXPECT_TRUE(std::equal(back.begin() + 3 * 4096, back.end(), data.begin()));
+    EXPECT_EQ(all_zero(ByteView(back).subspan(4096, 2 * 4096)), holes);
+  }
+}
+
+TEST(CryptDevice, PunchesWholeSectorsAndZeroesTheRest) {
+  auto payload = std::make_shared<MemoryDevice>(Bytes(kOffset + 65'536));
+  auto device = make_crypt_device(plain_header(4096), payload, test_key(),
+                                  {.writable = true, .holes_as_zeroes = true});
+  struct Case {
+    std::uint64_t offset;
+    std::uint64_t length;
+    std::uint64_t punched_at;
+    std::uint64_t punched;
+  };
+  for (const Case& tested :
+       {Case{0, 8192, 0, 8192}, Case{1, 4095, 0, 0}, Case{100, 50, 0, 0}, Case{4000, 200, 0, 0},
+        Case{4095, 4098, 4096, 4096}, Case{61'440, 4096, 61'440, 4096}, Case{10, 0, 0, 0}}) {
+    SCOPED_TRACE(tested.offset);
+    Bytes model(65'536, std::byte{9});
+    device->write(0, model);
+    device->write_zeroes(tested.offset, tested.length, ZeroMode::kPunch);
+    std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(tested.offset), tested.length,
+                std::byte{0});
+    Bytes back(65'536);
+    device->read(0, back);
+    EXPECT_EQ(back, model);
+    for (std::uint64_t at = 0; at < back.size(); at += 4096) {
+      const bool punched = at >= tested.punched_at && at < tested.punched_at + tested.punched;
+      EXPECT_EQ(all_zero(ByteView(payload->contents()).subspan(kOffset + at, 4096)), punched) << at;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lukskeep::luks

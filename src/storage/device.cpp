@@ -26,6 +26,10 @@ void Device::write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes
   }
 }
 
+void Device::discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+  write_zeroes(offset_bytes, length_bytes, ZeroMode::kPunch);
+}
+
 std::unique_ptr<DeviceLock> Device::lock_metadata() { return nullptr; }
 
 void Device::resize(std::uint64_t) {

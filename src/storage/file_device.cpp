@@ -100,11 +100,13 @@ void FileDevice::inspect_block_device() {
   block_size_bytes_ = static_cast<std::uint32_t>(std::max(512, sector_bytes));
 }
 
-void FileDevice::lock() {
-  struct flock whole{};
-  whole.l_type = static_cast<short>(writable_ ? F_WRLCK : F_RDLCK);
-  whole.l_whence = SEEK_SET;
-  if (fcntl(fd_.get(), F_OFD_SETLK, &whole) == 0 || means_no_locks_here(errno)) return;
+void FileDevice::lock(const Range& range) {
+  struct flock locked{};
+  locked.l_type = static_cast<short>(writable_ ? F_WRLCK : F_RDLCK);
+  locked.l_whence = SEEK_SET;
+  locked.l_start = static_cast<off_t>(std::min<std::uint64_t>(range.offset_bytes, INT64_MAX));
+  locked.l_len = static_cast<off_t>(std::min<std::uint64_t>(range.length_bytes, INT64_MAX));
+  if (fcntl(fd_.get(), F_OFD_SETLK, &locked) == 0 || means_no_locks_here(errno)) return;
   if (errno == EAGAIN || errno == EACCES) {
     throw Error(Code::kBusy,
                 fmt::format("cannot lock '{}': another program is {} it", name_,
@@ -178,6 +180,23 @@ void FileDevice::write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_b
   Device::write_zeroes(offset_bytes, inner_start - offset_bytes, mode);
   zero_aligned({inner_start, inner_end - inner_start}, mode);
   Device::write_zeroes(inner_end, end - inner_end, mode);
+}
+
+void FileDevice::discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+  check_change(*this, "discard", {offset_bytes, length_bytes});
+  if (length_bytes == 0) return;
+  // Where storage cannot be given back the bytes stay, which is allowed.
+  if (!is_block_device_) {
+    static_cast<void>(try_zero_below({offset_bytes, length_bytes}, ZeroMode::kPunch));
+    return;
+  }
+  const std::uint64_t unit_bytes = block_size_bytes_;
+  const std::uint64_t start = (offset_bytes + unit_bytes - 1) / unit_bytes * unit_bytes;
+  const std::uint64_t end = (offset_bytes + length_bytes) / unit_bytes * unit_bytes;
+  if (start >= end) return;
+  std::uint64_t bounds[2] = {start, end - start};
+  if (ioctl(fd_.get(), BLKDISCARD, bounds) == 0 || means_cannot_zero(errno)) return;
+  throw_errno(errno, failed_request(*this, "discard", {start, end - start}));
 }
 
 void FileDevice::zero_aligned(const Range& range, ZeroMode mode) {
@@ -286,7 +305,8 @@ std::unique_ptr<Device> open_file(const std::string& path, const FileOptions& op
     throw_errno(error, fmt::format("cannot open '{}'{}", name, writing ? " for writing" : ""));
   }
   auto device = std::make_unique<FileDevice>(std::move(fd), path, options.access);
-  if (options.lock && !device->is_block_device()) device->lock();
+  if (options.lock && !device->is_block_device())
+    device->lock({options.lock_from_bytes, options.lock_length_bytes});
   if (options.direct) device->use_direct_io();
   return device;
 }

@@ -18,6 +18,10 @@ struct FileOptions {
   // kReadWrite only: take an exclusive lock (open file description lock on regular files, O_EXCL
   // on block devices) and throw kBusy if somebody else holds one. Readers take a shared one.
   bool lock = true;
+  // Regular files only: the bytes that are locked; what is apart from them others may change. A
+  // length of 0 goes on without end.
+  std::uint64_t lock_from_bytes = 0;
+  std::uint64_t lock_length_bytes = 0;
   // Past the page cache (O_DIRECT) where the file system can and for the part of a request that is
   // aligned to 4096 bytes in the file and in memory; the rest goes the usual way.
   bool direct = false;

@@ -31,8 +31,9 @@ class FileDevice final : public Device {
 
   int fd() const noexcept { return fd_.get(); }
   bool is_block_device() const noexcept { return is_block_device_; }
-  // Regular files only: an open file description lock, exclusive if writable. Throws kBusy.
-  void lock();
+  // Regular files only: an open file description lock, exclusive if writable; a length of 0 goes
+  // on without end. Throws kBusy.
+  void lock(const Range& range = {});
   // As FileOptions::direct. Before other threads use the device.
   void use_direct_io();
 
@@ -43,6 +44,7 @@ class FileDevice final : public Device {
   void read(std::uint64_t offset_bytes, MutableBytes out) const override;
   void write(std::uint64_t offset_bytes, ByteView data) override;
   void write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes, ZeroMode mode) override;
+  void discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) override;
   void flush() override;
   std::unique_ptr<DeviceLock> lock_metadata() override;
   void resize(std::uint64_t size_bytes) override;

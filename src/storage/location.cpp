@@ -131,8 +131,10 @@ bool same_place(const std::string& a, const std::string& b) {
 std::unique_ptr<Device> open_location(const std::string& location, const OpenOptions& options) {
   switch (scheme_of(location)) {
     case Scheme::kFile:
-      return open_file(location,
-                       {.access = options.access, .lock = options.lock, .direct = options.direct});
+      return open_file(location, {.access = options.access,
+                                  .lock = options.lock,
+                                  .lock_length_bytes = options.lock_length_bytes,
+                                  .direct = options.direct});
     case Scheme::kNbd:
       return open_nbd(location, options);
     case Scheme::kQcow2:

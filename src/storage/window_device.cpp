@@ -58,6 +58,11 @@ class WindowDevice final : public Device {
     below_->write_zeroes(bounds_.offset_bytes + offset_bytes, length_bytes, mode);
   }
 
+  void discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) override {
+    check_change(*this, "discard", {offset_bytes, length_bytes});
+    below_->discard(bounds_.offset_bytes + offset_bytes, length_bytes);
+  }
+
   void flush() override { below_->flush(); }
 
   std::unique_ptr<DeviceLock> lock_metadata() override { return below_->lock_metadata(); }

@@ -78,7 +78,7 @@ def test_the_exit_statuses_of_the_manual_are_those_of_the_program():
     source = (ROOT / "src" / "base" / "error.cpp").read_text()
     used = set(map(int, re.findall(r'CodeRow\{Code::k\w+, "[a-z-]+", (\d+),', source)))
     assert used and listed == used | {0}
-    for page in MANUALS.glob("*.1.scd"):
+    for page in MANUALS.glob("lukskeep*.1.scd"):
         assert "@EXIT_STATUS@" in page.read_text(), page
 
 

@@ -55,6 +55,8 @@ def test_everything_is_there(prefix):
                 f"{lib}/cmake/lukskeep/lukskeep-targets.cmake", "share/man/man1/lukskeep.1",
                 "share/bash-completion/completions/lukskeep", "share/doc/lukskeep/LICENSE",
                 "share/doc/lukskeep/juju.md", "share/lukskeep/juju/actions.yaml"}
+    expected |= {f"{lib}/nbdkit/plugins/nbdkit-lukskeep-plugin.so",
+                 "share/man/man1/nbdkit-lukskeep-plugin.1"}
     expected |= {f"share/lukskeep/juju/actions/{path.name}"
                  for path in (ROOT / "packaging/juju/actions").iterdir() if path.is_file()}
     expected |= {f"include/lukskeep/{path.name}" for path in (ROOT / "include/lukskeep").iterdir()}

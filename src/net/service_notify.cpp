@@ -1,4 +1,4 @@
-#include "cli/service_notify.h"
+#include "net/service_notify.h"
 
 #include <cstddef>
 #include <cstdlib>
@@ -6,10 +6,9 @@
 
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
-#include "storage/unique_fd.h"
-
-namespace lukskeep::cli {
+namespace lukskeep::net {
 
 void notify_service_manager(std::string_view state) noexcept {
   const char* name = std::getenv("NOTIFY_SOCKET");
@@ -21,12 +20,13 @@ void notify_service_manager(std::string_view state) noexcept {
   if (length >= sizeof address.sun_path) return;
   std::memcpy(address.sun_path, name, length);
   if (*name == '@') address.sun_path[0] = '\0';
-  const storage::UniqueFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return;
+  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return;
   // Nobody to tell: the work is the same.
-  static_cast<void>(sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
+  static_cast<void>(sendto(fd, state.data(), state.size(), MSG_NOSIGNAL,
                            reinterpret_cast<const sockaddr*>(&address),
                            static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length)));
+  close(fd);
 }
 
-}  // namespace lukskeep::cli
+}  // namespace lukskeep::net

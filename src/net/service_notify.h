@@ -3,9 +3,9 @@
 
 #include <string_view>
 
-namespace lukskeep::cli {
+namespace lukskeep::net {
 
 // `state` as in the manual: "READY=1". Does nothing unless NOTIFY_SOCKET names a socket.
 void notify_service_manager(std::string_view state) noexcept;
 
-}  // namespace lukskeep::cli
+}  // namespace lukskeep::net
