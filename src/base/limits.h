@@ -45,7 +45,7 @@ inline constexpr unsigned kCopyThreadsMin = 4;
 
 // Policy files. The dots bound how deep tables nest.
 inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;
-inline constexpr std::size_t kPolicyKeyDotsMax = 16;
+inline constexpr std::size_t kTomlKeyDotsMax = 16;
 
 // The archive.
 inline constexpr std::size_t kAgeRecipientsMax = 64;
