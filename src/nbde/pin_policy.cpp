@@ -216,6 +216,7 @@ void check_tang(const TangPin& tang) {
       (!digest || std::ranges::find(digest_bytes, digest->size()) == digest_bytes.end())) {
     fail(fmt::format("'{}' is no thumbprint", printable(tang.thumbprint, 128)));
   }
+  if (!is_utf8(tang.advertisement_path)) fail("the path of an advertisement is not UTF-8");
   if (!tang.advertisement.empty() && !tang.advertisement_path.empty()) {
     fail("a tang has two advertisements");
   }
