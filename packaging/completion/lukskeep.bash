@@ -104,6 +104,12 @@ _lukskeep_options() {
     'archive watch')
       options='--interval --once --store --json --quiet --help'
       ;;
+    'seal')
+      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'unseal')
+      options='--show --all-shares --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
     'token list')
       options='--header --policy --json --quiet --help'
       ;;
@@ -166,6 +172,9 @@ _lukskeep_values() {
     --priority)
       values='normal prefer ignore'
       ;;
+    --pin)
+      values='tang tpm2 sss null'
+      ;;
     --key | --new-key | --volume-key)
       values='file: fd: prompt: volume-key: mapping:'
       compopt -o nospace
@@ -183,6 +192,7 @@ _lukskeep() {
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive token policy config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token policy config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -218,6 +228,7 @@ _lukskeep() {
   fi
   case "$previous" in
     --allow|--cipher|--connections|--discard|--export|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--run|--sector-size|--size|--slot|--socket|--store|--subsystem|--threads|--tls-certificates|--tls-psk|--token|--total-size|--type|--uuid|--volume-key)
+    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

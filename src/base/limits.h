@@ -58,7 +58,7 @@ inline constexpr std::size_t kNbdExtentsMax = 65'536;        // looked at in one
 
 // Policy files. The dots bound how deep tables nest.
 inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;
-inline constexpr std::size_t kPolicyKeyDotsMax = 16;
+inline constexpr std::size_t kTomlKeyDotsMax = 16;
 
 // The archive.
 inline constexpr std::size_t kAgeRecipientsMax = 64;
@@ -104,9 +104,23 @@ inline constexpr std::size_t kServeExportsMax = 64;
 // each of these a buffer of its largest request, 64 MiB at most (nbdkit).
 inline constexpr std::size_t kServeConnectionsDefault = 256;
 inline constexpr std::size_t kServeConnectionsMax = 4096;
+// Sealing to servers and TPMs. A LUKS2 token has at most the size of its JSON area.
+inline constexpr std::size_t kPinsMax = 64;     // leaves and nodes of one policy
+inline constexpr std::size_t kPinDepthMax = 5;  // of sss in sss
+inline constexpr std::size_t kPinPolicyBytesMax = 1 * kMiB;
+inline constexpr std::size_t kJweHeaderBytesMax = 2 * kMiB;  // base64url text
+inline constexpr std::size_t kSealedBytesMax = 4 * kMiB;     // a JWE of it is a third larger
+inline constexpr std::size_t kShareFieldBytesMax = 128;      // Shamir's prime
+inline constexpr std::size_t kTangReplyBytesMax = 16 * kKiB;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
+// Keys and signatures of JOSE. Verifying tries each key on each signature: the product is paid for.
+inline constexpr std::size_t kJwkBytesMax = 64 * kKiB;
+inline constexpr std::size_t kJwkOperationsMax = 16;
+inline constexpr std::size_t kJwkSetKeysMax = 64;
+inline constexpr std::size_t kJwsSignaturesMax = 32;
+inline constexpr std::size_t kJwsBytesMax = 256 * kKiB;
 // Watching for changes of headers.
 inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at

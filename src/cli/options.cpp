@@ -23,14 +23,14 @@ void check_choice(const Options::Info& info, const std::string& value) {
 }
 
 void set_value(const Options::Info& info, const std::vector<std::string>& values) {
-  if (values.size() > 1 && !info.value_name.empty() && !info.each) {
+  if (values.size() > 1 && !info.value_name.empty() && !info.repeated) {
     throw Error(Code::kUsage, fmt::format("{} is given twice", info.name));
   }
   try {
     for (const std::string& value : values) {
       check_choice(info, value);
       info.set(value);
-      if (!info.repeated && !info.each) break;
+      if (!info.repeated) break;
     }
   } catch (const Error& error) {
     if (error.code() != Code::kUsage) throw;
@@ -51,7 +51,7 @@ void declare(CLI::App& app, const Options::Info& info) {
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->expected(1)
         ->allow_extra_args(false);
-    if (info.repeated) {
+    if (info.repeated && info.positional) {
       option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args(true);
     }
   }
@@ -108,9 +108,10 @@ void Options::add(const OptionText& text, std::function<void(const std::string&)
   declare(text).set = std::move(set);
 }
 
-void Options::add_each(const OptionText& text, std::function<void(const std::string&)> set) {
-  declare(text).set = std::move(set);
-  all_.back().each = true;
+void Options::add_each(const OptionText& text, std::function<void(const std::string&)> take) {
+  Info& info = declare(text);
+  info.repeated = true;
+  info.set = std::move(take);
 }
 
 void Options::positional(const OptionText& text, std::string& target) {
