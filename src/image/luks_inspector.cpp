@@ -34,7 +34,7 @@ bool is_null_cipher(const std::string& encryption) {
   try {
     return crypto::is_insecure(crypto::parse_cipher_spec(encryption));
   } catch (const Error&) {
-    return false;
+    return encryption.starts_with("cipher_null");
   }
 }
 
