@@ -241,7 +241,6 @@ class InspectCommand final : public Command {
   }
 
   void pass_on(const Session& session, const Device& from) const {
-    if (session.dry_run) return;
     if (is_pipe(*tee_)) {
       return storage::copy_to_fd(from, STDOUT_FILENO, from.size_bytes(),
                                  {.phase = "write", .cancel = session.cancel});
@@ -258,7 +257,7 @@ class InspectCommand final : public Command {
     image::Inspector inspector(inspector_);
     Source source(path_, *session.cancel);
     std::optional<Passage> passage;
-    if (tee_ && !session.dry_run) passage.emplace(*tee_, settled_, *session.cancel);
+    if (tee_) passage.emplace(*tee_, settled_, *session.cancel);
     Bytes buffer(kChunkBytes);
     Bytes held;
     for (;;) {
