@@ -133,9 +133,13 @@ Report Inspection::run(const std::shared_ptr<Device>& device, const std::shared_
       report.findings.push_back(std::move(finding));
     }
   }
-  const bool volume = report.format == "luks1" || report.format == "luks2";
-  const bool alone = report.payload_size_bytes.value_or(0) == 0;
-  if (volume && options_.unlock && report.safe() && !alone) {
+  if (!options_.unlock || !report.encrypted || !report.safe()) return report;
+  if (report.format != "luks1" && report.format != "luks2") {
+    // Its contents are clusters of the image: who asked to see them is told that they were not
+    // seen.
+    replace_unseen(report, "luks-unopened",
+                   fmt::format("the contents of LUKS within {} were not looked at", report.format));
+  } else if (report.payload_size_bytes.value_or(0) != 0) {
     look_inside(report, header, device, layer);
   }
   return report;
