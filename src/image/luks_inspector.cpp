@@ -156,8 +156,8 @@ void LuksProbe::read_luks2(ByteView head) {
       judge_luks(*second, match_);
     }
   }
+  judge_luks(*first, match_);
   take(std::move(*first));
-  judge_luks(*header_, match_);
 }
 
 void LuksProbe::take(luks::Header header) {

@@ -56,6 +56,7 @@ class MarkProbe final : public Probe {
 
 std::vector<std::unique_ptr<Probe>> make_mark_probes() {
   std::vector<std::unique_ptr<Probe>> probes;
+  probes.reserve(kMarks.size());
   for (const Mark& mark : kMarks) probes.push_back(std::make_unique<MarkProbe>(mark));
   return probes;
 }

@@ -85,7 +85,8 @@ class PartitionProbe final : public Probe {
   bool has_mbr_ = false;
   std::array<Partition, 4> partitions_{};
   std::uint64_t sector_bytes_ = 0;
-  std::optional<Gpt> gpt_;
+  bool has_gpt_ = false;
+  Gpt gpt_;
 };
 
 void PartitionProbe::head(ByteView head) {
@@ -122,17 +123,19 @@ void PartitionProbe::read_gpt(ByteView head) {
       add("gpt-header", "the file ends within the header");
       return;
     }
-    gpt_ = read_header(head.subspan(sector_bytes, sector_bytes), "header");
-    if (!gpt_) continue;
-    if (gpt_->own_lba != 1) add("gpt-header", fmt::format("it says it is at {}", gpt_->own_lba));
+    const auto header = read_header(head.subspan(sector_bytes, sector_bytes), "header");
+    if (!header) continue;
+    gpt_ = *header;
+    has_gpt_ = true;
+    if (gpt_.own_lba != 1) add("gpt-header", fmt::format("it says it is at {}", gpt_.own_lba));
     const bool entries_fit =
-        gpt_->entries_lba <= head.size() / sector_bytes &&
-        fits({gpt_->entries_lba * sector_bytes, gpt_->entries_bytes()}, head.size());
+        gpt_.entries_lba <= head.size() / sector_bytes &&
+        fits({gpt_.entries_lba * sector_bytes, gpt_.entries_bytes()}, head.size());
     if (!entries_fit) {
-      add("gpt-entries", fmt::format("its entries at sector {} are too far away, or not there",
-                                     gpt_->entries_lba));
+      add("gpt-entries",
+          fmt::format("its entries at sector {} are too far away, or not there", gpt_.entries_lba));
     } else {
-      check_entries(head.subspan(gpt_->entries_lba * sector_bytes, gpt_->entries_bytes()));
+      check_entries(head.subspan(gpt_.entries_lba * sector_bytes, gpt_.entries_bytes()));
     }
     want_backup();
   }
@@ -180,17 +183,17 @@ std::optional<Gpt> PartitionProbe::read_header(ByteView sector, std::string_view
 void PartitionProbe::check_entries(ByteView entries) {
   Crc<kCrc32Polynomial> crc;
   crc.add(entries);
-  if (crc.value() != gpt_->entries_crc) add("gpt-entries", "their checksum is wrong");
+  if (crc.value() != gpt_.entries_crc) add("gpt-entries", "their checksum is wrong");
   std::vector<ByteRange> used;  // first and last sector
-  for (std::size_t at = 0; at < entries.size(); at += gpt_->entry_bytes) {
+  for (std::size_t at = 0; at < entries.size(); at += gpt_.entry_bytes) {
     if (all_zero(entries.subspan(at, 16))) continue;
     used.push_back(
         {load_le<std::uint64_t>(&entries[at + 32]), load_le<std::uint64_t>(&entries[at + 40])});
     const auto& [first, last] = used.back();
-    if (first > last || first < gpt_->first_usable || last > gpt_->last_usable) {
-      add("gpt-entries", fmt::format("partition {} reaches from sector {} to {}, outside {} to {}",
-                                     at / gpt_->entry_bytes + 1, first, last, gpt_->first_usable,
-                                     gpt_->last_usable));
+    if (first > last || first < gpt_.first_usable || last > gpt_.last_usable) {
+      add("gpt-entries",
+          fmt::format("partition {} reaches from sector {} to {}, outside {} to {}",
+                      at / gpt_.entry_bytes + 1, first, last, gpt_.first_usable, gpt_.last_usable));
     }
   }
   std::sort(used.begin(), used.end(),
@@ -226,19 +229,19 @@ void PartitionProbe::check_protective(const std::array<Partition, 4>& partitions
 
 // The entries and, behind them, the header: as all tools write it.
 void PartitionProbe::want_backup() {
-  const std::uint64_t entry_sectors = (gpt_->entries_bytes() + sector_bytes_ - 1) / sector_bytes_;
-  if (gpt_->other_lba <= entry_sectors ||
-      gpt_->other_lba > static_cast<std::uint64_t>(INT64_MAX) / sector_bytes_) {
-    return add("gpt-backup", fmt::format("it cannot be at sector {}", gpt_->other_lba));
+  const std::uint64_t entry_sectors = (gpt_.entries_bytes() + sector_bytes_ - 1) / sector_bytes_;
+  if (gpt_.other_lba <= entry_sectors ||
+      gpt_.other_lba > static_cast<std::uint64_t>(INT64_MAX) / sector_bytes_) {
+    return add("gpt-backup", fmt::format("it cannot be at sector {}", gpt_.other_lba));
   }
-  want(0, {(gpt_->other_lba - entry_sectors) * sector_bytes_, (entry_sectors + 1) * sector_bytes_});
+  want(0, {(gpt_.other_lba - entry_sectors) * sector_bytes_, (entry_sectors + 1) * sector_bytes_});
 }
 
 void PartitionProbe::got(int /*tag*/, ByteView bytes) {
-  const std::uint64_t entry_sectors = (gpt_->entries_bytes() + sector_bytes_ - 1) / sector_bytes_;
+  const std::uint64_t entry_sectors = (gpt_.entries_bytes() + sector_bytes_ - 1) / sector_bytes_;
   if (bytes.size() < (entry_sectors + 1) * sector_bytes_ ||
       !has_mark(bytes, entry_sectors * sector_bytes_, kGptMark)) {
-    return add("gpt-backup", fmt::format("there is none at sector {}", gpt_->other_lba));
+    return add("gpt-backup", fmt::format("there is none at sector {}", gpt_.other_lba));
   }
   const std::size_t before = match_.findings.size();
   const auto backup = read_header(bytes.last(sector_bytes_), "backup");
@@ -250,7 +253,7 @@ void PartitionProbe::got(int /*tag*/, ByteView bytes) {
 }
 
 void PartitionProbe::check_backup_of(const Gpt& backup, ByteView bytes) {
-  const Gpt& first = *gpt_;
+  const Gpt& first = gpt_;
   if (backup.own_lba != first.other_lba || backup.other_lba != 1 ||
       backup.disk_id != first.disk_id || backup.entries_crc != first.entries_crc ||
       backup.entries != first.entries || backup.entry_bytes != first.entry_bytes ||
@@ -268,8 +271,8 @@ void PartitionProbe::check_backup_of(const Gpt& backup, ByteView bytes) {
 }
 
 void PartitionProbe::check_end(const StreamEnd& end) {
-  const std::uint64_t last = (gpt_->other_lba + 1) * sector_bytes_;
-  if (gpt_->other_lba > static_cast<std::uint64_t>(INT64_MAX) / sector_bytes_) return;
+  const std::uint64_t last = (gpt_.other_lba + 1) * sector_bytes_;
+  if (gpt_.other_lba > static_cast<std::uint64_t>(INT64_MAX) / sector_bytes_) return;
   if (last + sector_bytes_ <= end.size_bytes) {
     add("gpt-backup-moved",
         fmt::format("the backup ends at byte {}, the file at {}", last, end.size_bytes));
@@ -292,7 +295,7 @@ void PartitionProbe::finish(const StreamEnd& end) {
     return;
   }
   match_.virtual_size_bytes = end.size_bytes;
-  if (gpt_) return check_end(end);
+  if (has_gpt_) return check_end(end);
   for (const Partition& partition : partitions_) {
     if (!partition.used() || partition.type == kProtective) continue;
     if (fits({partition.start * 512, partition.size * 512}, end.size_bytes)) continue;

@@ -75,8 +75,9 @@ void VhdxProbe::head(ByteView head) {
   }
   if (!chosen) return add("vhdx-regions", "neither region table is whole");
   if (!read_regions(*chosen)) return;
-  want(0, {metadata_->offset_bytes,
-           std::min<std::uint64_t>(metadata_->size_bytes, limits::kInspectRangeBytesMax)});
+  const ByteRange metadata = metadata_.value_or(ByteRange());
+  want(0, {metadata.offset_bytes,
+           std::min<std::uint64_t>(metadata.size_bytes, limits::kInspectRangeBytesMax)});
 }
 
 // The one with the higher sequence number counts.
@@ -194,9 +195,10 @@ void VhdxProbe::check_sizes() {
   const std::uint64_t blocks = (size + block_bytes_ - 1) / block_bytes_;
   const std::uint64_t ratio = (std::uint64_t{1} << 23) * sector_bytes_ / block_bytes_;
   const std::uint64_t entries = blocks + (blocks == 0 ? 0 : (blocks - 1) / ratio);
-  if (entries * 8 > bat_->size_bytes) {
+  const std::uint64_t table_bytes = bat_.value_or(ByteRange()).size_bytes;
+  if (entries * 8 > table_bytes) {
     add("vhdx-regions",
-        fmt::format("a block table of {} bytes is too small for the disk", bat_->size_bytes));
+        fmt::format("a block table of {} bytes is too small for the disk", table_bytes));
   }
 }
 
