@@ -128,6 +128,9 @@ _lukskeep_options() {
     'policy check')
       options='--header --policy --json --quiet --help'
       ;;
+    'inspect')
+      options='--key --header --expect --allow --tee --kdf-limit --json --quiet --help'
+      ;;
     'config')
       options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
       ;;
@@ -193,6 +196,7 @@ _lukskeep() {
   if ((COMP_CWORD == 1)); then
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive token policy config erase bench completion help version --help --version' -- "$current")
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token policy config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy inspect config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -229,6 +233,7 @@ _lukskeep() {
   case "$previous" in
     --allow|--cipher|--connections|--discard|--export|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--run|--sector-size|--size|--slot|--socket|--store|--subsystem|--threads|--tls-certificates|--tls-psk|--token|--total-size|--type|--uuid|--volume-key)
     --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
+    --allow|--cipher|--expect|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tee|--token|--total-size|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

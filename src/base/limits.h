@@ -112,6 +112,14 @@ inline constexpr std::size_t kJweHeaderBytesMax = 2 * kMiB;  // base64url text
 inline constexpr std::size_t kSealedBytesMax = 4 * kMiB;     // a JWE of it is a third larger
 inline constexpr std::size_t kShareFieldBytesMax = 128;      // Shamir's prime
 inline constexpr std::size_t kTangReplyBytesMax = 16 * kKiB;
+// Inspection of images. The head is judged as a whole: what dangers stand in it are known before a
+// byte is passed on. Two copies of the largest LUKS2 metadata that is looked at fill it.
+inline constexpr std::size_t kInspectHeadBytes = 512 * kKiB;
+inline constexpr std::size_t kInspectTailBytes = 64 * kKiB;
+inline constexpr std::size_t kInspectRangeBytesMax = 256 * kKiB;  // of any other part
+inline constexpr std::uint64_t kInspectLuks2CopyBytesMax = kInspectHeadBytes / 2;
+inline constexpr std::size_t kInspectFindingsMax = 64;  // of one format
+inline constexpr unsigned kInspectLayersMax = 4;        // of encryption within encryption
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;

@@ -82,6 +82,7 @@ std::unique_ptr<Command> make_token_export();
 std::unique_ptr<Command> make_token_remove();
 std::unique_ptr<Command> make_policy_show();
 std::unique_ptr<Command> make_policy_check();
+std::unique_ptr<Command> make_inspect();
 std::unique_ptr<Command> make_config();
 std::unique_ptr<Command> make_erase();
 std::unique_ptr<Command> make_bench_kdf();

@@ -68,6 +68,8 @@ constexpr std::array kCommands = {
     CommandEntry{"policy show", "show what a policy allows", false, false, make_policy_show},
     CommandEntry{"policy check", "tell whether a policy allows a header", false, false,
                  make_policy_check},
+    CommandEntry{"inspect", "tell what an image is, and whether it is safe", false, false,
+                 make_inspect},
     CommandEntry{"config", "show or change label, subsystem, priorities, flags", true, true,
                  make_config},
     CommandEntry{"erase", "remove every keyslot: nobody opens the volume again", true, true,

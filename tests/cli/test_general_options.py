@@ -45,6 +45,7 @@ READS = {
     "key list": ["key", "list", "v2"],
     "key test": ["key", "test", "v2", "--key", "file:k1"],
     "header check": ["header", "check", "v2"],
+    "inspect": ["inspect", "v2"],
     "policy show": ["policy", "show"],
     "policy check": ["policy", "check", "v2"],
     "archive list": ["archive", "list", "--store", "store"],
