@@ -63,6 +63,19 @@ inline constexpr std::size_t kMirrorFilesMax = 1'000'000;
 inline constexpr std::size_t kBucketPageBytesMax = 16 * kMiB;
 inline constexpr std::size_t kBucketPagesMax = 10'000;
 
+// Key managers.
+inline constexpr std::size_t kSecretBytesMax = 64 * kKiB;     // Barbican takes 20 000 bytes
+inline constexpr std::size_t kSecretTextBytesMax = 255;       // as Barbican: names, metadata
+inline constexpr std::size_t kSecretMetadataMax = 64;         // of one secret
+inline constexpr std::size_t kSecretConsumersMax = 10'000;    // of one secret
+inline constexpr std::size_t kWrappingKeyBytesMin = 16;       // of a keystore, unless a passphrase
+inline constexpr std::uint32_t kOrderBitsMax = 4096;          // of a key that is made for us
+inline constexpr std::size_t kSecretsMax = 1'000'000;         // of one list
+inline constexpr std::size_t kKeyServiceBytesMax = 1 * kMiB;  // one answer
+inline constexpr unsigned kKeyManagerWaitSeconds = 60;        // for one answer, or one order
+inline constexpr std::size_t kCredentialsBytesMax = 64 * kKiB;  // a file of them
+inline constexpr std::size_t kReferencesMax = 1'000'000;        // of keystore reconcile
+
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
 // Watching for changes of headers.
