@@ -4,9 +4,11 @@
 //   fd:N                            the rest of an open descriptor
 //   prompt:                         a line from the terminal, without its newline
 //   volume-key:PATH[,offset=N][,size=N]  the volume key itself, not a passphrase
+//   keyring:NAME                    a key of type "user" in the kernel's keyrings
+//   manager:ID                      a secret of the configured key manager
 //
-// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. Later kinds
-// (manager:, binding:) have their scheme reserved here.
+// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. The scheme
+// binding: is reserved.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +24,9 @@
 namespace lukskeep::keys {
 
 struct KeySource {
-  enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey };
+  enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey, kKeyring, kManager };
   Kind kind = Kind::kPrompt;
-  std::string path;
+  std::string path;  // of kKeyring the name, of kManager the ID
   int fd = -1;
   std::uint64_t offset_bytes = 0;
   std::optional<std::uint64_t> size_bytes;
@@ -47,7 +49,8 @@ using Prompter = std::function<SecretBytes(const PromptRequest&)>;
 
 // Reads the bytes. Waits for a pipe or another program as long as it takes, and looks at `cancel`
 // (may be null) meanwhile. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
-// kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size).
+// kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size),
+// kUsage for manager: (its secrets come from keys/key_manager.h).
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel = nullptr);
 
