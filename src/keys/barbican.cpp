@@ -97,7 +97,8 @@ class Barbican final : public KeyManager {
   std::string store(const SecretInfo& info, ByteView payload, const Metadata& metadata) override {
     check_new_secret(info, payload, metadata);
     const SecretBytes body = secret_body(info, payload);
-    const std::string what = fmt::format("secret '{}'", printable(info.name, 128));
+    const std::string what =
+        info.name.empty() ? "a secret" : fmt::format("secret '{}'", printable(info.name, 128));
     const std::string uuid = created(
         "POST", "/secrets", body.span(), what, "secret_ref",
         fmt::format("whether it was stored is not known: look with 'lukskeep keystore list --name "

@@ -97,7 +97,9 @@ class Vault final : public KeyManager {
       if (info.expires_s) record.json["expires"] = *info.expires_s;
     }
     if (!metadata.empty()) record.json["metadata"] = metadata;
-    if (!write(id, record)) {
+    // Version 1 overwrites whatever is there.
+    const bool taken = settings_.version == 1 && read(id).has_value();
+    if (taken || !write(id, record)) {
       throw Error(Code::kExists,
                   fmt::format("{} has a secret '{}' already", service_.name(), printable(id, 128)));
     }
