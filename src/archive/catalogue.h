@@ -1,8 +1,8 @@
 // What `list` and `status` need to know of the snapshots of a store, in SQLite. Nothing is here
 // that the snapshot files do not say too. One thread at a time, any number of processes.
 //
-// Every function throws what storage::Database throws; kDamaged means that the catalogue has to be made
-// anew.
+// Every function throws what storage::Database throws; kDamaged means that the catalogue has to be
+// made anew.
 #pragma once
 
 #include <cstdint>
