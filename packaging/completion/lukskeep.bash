@@ -3,16 +3,16 @@
 _lukskeep_options() {
   case "$1" in
     'create')
-      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'info')
       options='--header --policy --json --quiet --help'
       ;;
     'encrypt')
-      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --no-archive --json --quiet --help'
+      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'decrypt')
-      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --json --quiet --help'
       ;;
     'serve')
       options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --json --quiet --help'
@@ -21,28 +21,28 @@ _lukskeep_options() {
       options='--header --policy --json --quiet --help'
       ;;
     'key test')
-      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --json --quiet --help'
+      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --key-manager --insecure --json --quiet --help'
       ;;
     'key add')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key remove')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key change')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'key convert')
-      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header backup')
       options='--header --policy --dry-run --yes --json --quiet --help'
       ;;
     'header restore')
-      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header repair')
-      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header convert')
       options='--header --policy --type --dry-run --yes --no-archive --json --quiet --help'
@@ -54,13 +54,13 @@ _lukskeep_options() {
       options='--policy --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header attach')
-      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --json --quiet --help'
+      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header check')
       options='--header --policy --json --quiet --help'
       ;;
     'archive init')
-      options='--store --recipient --dry-run --yes --json --quiet --help'
+      options='--store --recipient --key-manager --insecure --dry-run --yes --json --quiet --help'
       ;;
     'archive add')
       options='--header --policy --store --stdout --compact --dry-run --yes --json --quiet --help'
@@ -75,13 +75,13 @@ _lukskeep_options() {
       options='--store --json --quiet --help'
       ;;
     'archive export')
-      options='--store --identity --dry-run --yes --json --quiet --help'
+      options='--store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
       ;;
     'archive import')
-      options='--store --identity --dry-run --yes --json --quiet --help'
+      options='--store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
       ;;
     'archive verify')
-      options='--store --identity --open --rebuild --json --quiet --help'
+      options='--store --identity --open --rebuild --key-manager --insecure --json --quiet --help'
       ;;
     'archive prune')
       options='--store --keep --older-than --keep-key-changes --revoked --dry-run --yes --json --quiet --help'
@@ -93,13 +93,13 @@ _lukskeep_options() {
       options='--store --add --dry-run --yes --json --quiet --help'
       ;;
     'archive drill')
-      options='--key --kdf-limit --allow-insecure --policy --store --identity --json --quiet --help'
+      options='--key --kdf-limit --allow-insecure --policy --store --identity --key-manager --insecure --json --quiet --help'
       ;;
     'archive mirror')
       options='--remove --store --dry-run --yes --json --quiet --help'
       ;;
     'archive sync')
-      options='--from --store --identity --dry-run --yes --json --quiet --help'
+      options='--from --store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
       ;;
     'archive watch')
       options='--interval --once --store --json --quiet --help'
@@ -136,6 +136,45 @@ _lukskeep_options() {
       ;;
     'erase')
       options='--header --policy --unused --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'keystore init')
+      options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore store')
+      options='--name --type --secret --generate --algorithm --bits --mode --expires --metadata --consumer --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore get')
+      options='--to --encoding --key-manager --insecure --json --quiet --help'
+      ;;
+    'keystore list')
+      options='--name --key-manager --insecure --json --quiet --help'
+      ;;
+    'keystore show')
+      options='--key-manager --insecure --json --quiet --help'
+      ;;
+    'keystore delete')
+      options='--used-too --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore consumers')
+      options='--add --remove --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore metadata')
+      options='--key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore access')
+      options='--users --private --project --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore copy')
+      options='--all --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore reconcile')
+      options='--register --forget --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore resolve')
+      options='--header --policy --kdf-limit --allow-insecure --save --key-manager --insecure --dry-run --yes --json --quiet --help'
+      ;;
+    'keystore rewrap')
+      options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --json --quiet --help'
       ;;
     'bench kdf')
       options='--iter-time --json --quiet --help'
@@ -180,6 +219,15 @@ _lukskeep_values() {
       ;;
     --key | --new-key | --volume-key)
       values='file: fd: prompt: volume-key: mapping:'
+    --encoding)
+      values='plain hex base64 no-newline from-base64 from-hex'
+      ;;
+    --key | --new-key | --volume-key)
+      values='file: fd: prompt: volume-key: keyring: manager:'
+      compopt -o nospace
+      ;;
+    --key-manager)
+      values='file: barbican: vault:'
       compopt -o nospace
       ;;
     --policy)
@@ -197,6 +245,7 @@ _lukskeep() {
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive token policy config erase bench completion help version --help --version' -- "$current")
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token policy config erase bench completion help version --help --version' -- "$current")
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy inspect config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -216,6 +265,9 @@ _lukskeep() {
       policy)
         words='show check'
         ;;
+      keystore)
+        words='init store get list show delete consumers metadata access copy reconcile resolve rewrap'
+        ;;
       bench)
         words='kdf ciphers'
         ;;
@@ -234,6 +286,7 @@ _lukskeep() {
     --allow|--cipher|--connections|--discard|--export|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--run|--sector-size|--size|--slot|--socket|--store|--subsystem|--threads|--tls-certificates|--tls-psk|--token|--total-size|--type|--uuid|--volume-key)
     --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
     --allow|--cipher|--expect|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tee|--token|--total-size|--type|--uuid|--volume-key)
+    --add|--algorithm|--allow|--bits|--cipher|--consumer|--encoding|--expires|--flags|--from|--generate|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--remove|--row-time|--secret|--sector-size|--size|--slot|--store|--subsystem|--to|--token|--total-size|--type|--users|--uuid|--volume-key|--wrapping-key)
       compopt -o default
       return
       ;;

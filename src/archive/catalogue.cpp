@@ -11,6 +11,8 @@
 namespace lukskeep::archive {
 namespace {
 
+using storage::Statement;
+
 // Raised when the tables change: a catalogue of another version is made anew.
 constexpr int kSchemaVersion = 2;
 constexpr std::string_view kSchema = R"sql(
@@ -97,7 +99,7 @@ constexpr std::int64_t number_of(Trust trust) { return static_cast<std::int64_t>
 
 }  // namespace
 
-Catalogue::Catalogue(const std::string& path) : database_(path) {
+Catalogue::Catalogue(const std::string& path) : database_(path, "the catalogue of the archive") {
   database_.run("PRAGMA foreign_keys = ON");
 }
 
@@ -226,7 +228,7 @@ void Catalogue::settle_all() {
   for (const auto& [uuid, device_path] : places) settle(uuid, device_path);
 }
 
-Statement Catalogue::last_first(std::string_view uuid) {
+storage::Statement Catalogue::last_first(std::string_view uuid) {
   // Reading the table from end to end and sorting here takes half the time of going by an index.
   Statement rows =
       database_.prepare(fmt::format("SELECT {} FROM snapshots {} ORDER BY number DESC", kColumns,

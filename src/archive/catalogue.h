@@ -1,8 +1,8 @@
 // What `list` and `status` need to know of the snapshots of a store, in SQLite. Nothing is here
 // that the snapshot files do not say too. One thread at a time, any number of processes.
 //
-// Every function throws what Database throws; kDamaged means that the catalogue has to be made
-// anew.
+// Every function throws what storage::Database throws; kDamaged means that the catalogue has to be
+// made anew.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 #include <string_view>
 #include <vector>
 
-#include "archive/database.h"
 #include "archive/snapshot.h"
+#include "storage/database.h"
 
 namespace lukskeep::archive {
 
@@ -65,7 +65,7 @@ class Catalogue {
   bool usable();
   // Whether every page of it reads. Reads all.
   bool sound();
-  Database& database() noexcept { return database_; }
+  storage::Database& database() noexcept { return database_; }
 
   // These change: to be called within a Transaction, which has to end with settle().
   void reset();
@@ -85,12 +85,12 @@ class Catalogue {
   std::optional<Entry> newest(std::string_view uuid, std::string_view device_path, Trust trust);
 
  private:
-  Statement last_first(std::string_view uuid);
+  storage::Statement last_first(std::string_view uuid);
   void find_references(const std::string& uuid, const std::string& device_path);
   void mark_revoked(const std::string& uuid, const std::string& device_path);
   void mark_revoked_elsewhere(const std::string& uuid);
 
-  Database database_;
+  storage::Database database_;
 };
 
 }  // namespace lukskeep::archive

@@ -25,6 +25,7 @@ namespace lukskeep::archive {
 namespace {
 
 namespace fs = std::filesystem;
+using storage::Transaction;
 
 constexpr const char* kRecipientsFile = "recipients";
 constexpr const char* kCatalogueFile = "catalogue.sqlite";

@@ -19,9 +19,9 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/database.h"
 #include "archive/manifest_text.h"
 #include "luks/test_volume.h"
+#include "storage/database.h"
 #include "storage/test_files.h"
 
 namespace lukskeep::archive {
@@ -342,7 +342,7 @@ TEST_F(StoreTest, AnImportFindsAFileThatTheCatalogueHasLost) {
   Store store = open();
   const Entry entry = store.find(add(store, with_second_key()).id);
   const Bytes whole = read(file_of(entry));
-  Database(place("store/catalogue.sqlite")).run("DELETE FROM snapshots");
+  storage::Database(place("store/catalogue.sqlite"), "catalogue").run("DELETE FROM snapshots");
   for (int i = 0; i < 2; ++i) {
     const Added added = store.import_file(whole, "x", {});
     EXPECT_FALSE(added.is_new || added.mended);

@@ -120,6 +120,18 @@ inline constexpr std::size_t kInspectRangeBytesMax = 256 * kKiB;  // of any othe
 inline constexpr std::uint64_t kInspectLuks2CopyBytesMax = kInspectHeadBytes / 2;
 inline constexpr std::size_t kInspectFindingsMax = 64;  // of one format
 inline constexpr unsigned kInspectLayersMax = 4;        // of encryption within encryption
+// Key managers.
+inline constexpr std::size_t kSecretBytesMax = 64 * kKiB;     // Barbican takes 20 000 bytes
+inline constexpr std::size_t kSecretTextBytesMax = 255;       // as Barbican: names, metadata
+inline constexpr std::size_t kSecretMetadataMax = 64;         // of one secret
+inline constexpr std::size_t kSecretConsumersMax = 10'000;    // of one secret
+inline constexpr std::size_t kWrappingKeyBytesMin = 16;       // of a keystore, unless a passphrase
+inline constexpr std::uint32_t kOrderBitsMax = 4096;          // of a key that is made for us
+inline constexpr std::size_t kSecretsMax = 1'000'000;         // of one list
+inline constexpr std::size_t kKeyServiceBytesMax = 1 * kMiB;  // one answer
+inline constexpr unsigned kKeyManagerWaitSeconds = 60;        // for one answer, or one order
+inline constexpr std::size_t kCredentialsBytesMax = 64 * kKiB;  // a file of them
+inline constexpr std::size_t kReferencesMax = 1'000'000;        // of keystore reconcile
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;

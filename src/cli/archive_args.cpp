@@ -13,15 +13,13 @@
 
 #include "archive/keeper.h"
 #include "base/bytes.h"
+#include "cli/key_manager_args.h"
 #include "keys/key_source.h"
 
 namespace lukskeep::cli {
-namespace {
 
 namespace fs = std::filesystem;
 
-// `variable`, or `fallback` below the home directory. Absent for a user who has none: a folder that
-// everybody can write to would let others choose whom snapshots are sealed to.
 std::optional<fs::path> user_folder(const char* variable, const char* fallback) {
   if (const char* value = std::getenv(variable); value != nullptr && *value == '/') return value;
   const char* home = std::getenv("HOME");
@@ -31,8 +29,6 @@ std::optional<fs::path> user_folder(const char* variable, const char* fallback) 
   if (!fs::is_directory(home, ignored)) return std::nullopt;
   return fs::path(home) / fallback;
 }
-
-}  // namespace
 
 std::optional<std::string> default_store() {
   if (const char* value = std::getenv("LUKSKEEP_ARCHIVE"); value != nullptr && *value != '\0') {
@@ -110,11 +106,12 @@ archive::Store StoreArgs::open() const {
 }
 
 void IdentityArgs::declare(Options& options) {
-  options.add({.name = "--identity",
-               .value = "SOURCE",
-               .help = "the private key that opens snapshots: file:PATH, fd:N (default: the one "
-                       "that was made with the archive)"},
-              source);
+  options.add(
+      {.name = "--identity",
+       .value = "SOURCE",
+       .help = "the private key that opens snapshots: file:PATH, fd:N, manager:ID (default: "
+               "the one that was made with the archive)"},
+      source);
 }
 
 std::vector<archive::AgeIdentity> IdentityArgs::read(const Session& session) const {
@@ -122,8 +119,7 @@ std::vector<archive::AgeIdentity> IdentityArgs::read(const Session& session) con
       source.empty()
           ? keys::to_string({.kind = keys::KeySource::Kind::kFile, .path = default_identity()})
           : source;
-  const SecretBytes text =
-      keys::read_key(keys::parse_key_source(uri), {}, terminal_prompter(session), session.cancel);
+  const SecretBytes text = read_bytes_of(session, keys::parse_key_source(uri));
   return archive::parse_age_identities(text.span(), printable(uri, 256));
 }
 

@@ -1,6 +1,7 @@
 // Where this user's archive of headers is, and the options that say otherwise.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,10 @@
 #include "cli/session.h"
 
 namespace lukskeep::cli {
+
+// `variable` if it holds an absolute path, else `fallback` below the home directory. Absent for a
+// user who has none: a folder that everybody can write to would let others choose what is used.
+std::optional<std::filesystem::path> user_folder(const char* variable, const char* fallback);
 
 // LUKSKEEP_ARCHIVE, else /var/lib/lukskeep/archive for root, else below XDG_DATA_HOME.
 // "off" switches archiving by itself off: then absent, as for a user whose HOME is no directory.

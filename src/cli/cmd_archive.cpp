@@ -24,6 +24,7 @@
 #include "cli/archive_args.h"
 #include "cli/command.h"
 #include "cli/copy_args.h"
+#include "cli/key_manager_args.h"
 #include "cli/mirrors.h"
 #include "cli/named_device.h"
 #include "cli/target.h"
@@ -99,8 +100,8 @@ class ArchiveInit final : public Command {
     store_.declare(options);
     options.add({.name = "--recipient",
                  .value = "KEYS",
-                 .help = "seal to these public keys, age1… with commas between (default: to a key "
-                         "made here)"},
+                 .help = "seal to these public keys, age1… with commas between, or those of "
+                         "identities in a key manager, manager:ID (default: to a key made here)"},
                 recipients_);
   }
 
@@ -122,7 +123,7 @@ class ArchiveInit final : public Command {
       text += fmt::format(", which '{}' opens: keep a copy of that key somewhere else",
                           printable(default_identity(), 256));
     } else {
-      const auto keys = parse_recipients();
+      const auto keys = parse_recipients(session);
       if (!session.dry_run) archive::Store::create(directory, keys);
       json["recipients"] = keys.size();
     }
@@ -130,10 +131,27 @@ class ArchiveInit final : public Command {
   }
 
  private:
-  std::vector<archive::AgeRecipient> parse_recipients() const {
-    std::string lines = recipients_;
-    std::ranges::replace(lines, ',', '\n');
+  std::vector<archive::AgeRecipient> parse_recipients(const Session& session) const {
+    std::string lines;
+    std::string_view rest = recipients_;
+    while (!rest.empty()) {
+      const std::string_view one = rest.substr(0, rest.find(','));
+      rest.remove_prefix(std::min(rest.size(), one.size() + 1));
+      lines += one.starts_with("manager:") ? recipients_in(session, one) : std::string(one);
+      lines += '\n';
+    }
     return archive::parse_age_recipients(lines, "--recipient");
+  }
+
+  // The public keys of the private ones in a secret.
+  static std::string recipients_in(const Session& session, std::string_view source) {
+    const SecretBytes text = read_bytes_of(session, keys::parse_key_source(source));
+    std::string lines;
+    for (const archive::AgeIdentity& identity :
+         archive::parse_age_identities(text.span(), printable(source, 256))) {
+      lines += archive::to_string(archive::recipient_of(identity)) + '\n';
+    }
+    return lines;
   }
 
   StoreArgs store_;

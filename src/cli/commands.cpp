@@ -2,6 +2,7 @@
 
 #include "cli/command.h"
 #include "cli/volume_access.h"
+#include "cli/key_manager_args.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -74,6 +75,29 @@ constexpr std::array kCommands = {
                  make_config},
     CommandEntry{"erase", "remove every keyslot: nobody opens the volume again", true, true,
                  make_erase},
+    CommandEntry{"keystore init", "make a keystore", true, false, make_keystore_init},
+    CommandEntry{"keystore store", "store a secret, or have a key made", true, false,
+                 make_keystore_store},
+    CommandEntry{"keystore get", "fetch a secret", false, false, make_keystore_get},
+    CommandEntry{"keystore list", "list the secrets", false, false, make_keystore_list},
+    CommandEntry{"keystore show", "show what is known of a secret", false, false,
+                 make_keystore_show},
+    CommandEntry{"keystore delete", "delete a secret that nothing uses", true, false,
+                 make_keystore_delete},
+    CommandEntry{"keystore consumers", "show or change what uses a secret", true, false,
+                 make_keystore_consumers},
+    CommandEntry{"keystore metadata", "show or change a secret's metadata", true, false,
+                 make_keystore_metadata},
+    CommandEntry{"keystore access", "show or change who may read a secret", true, false,
+                 make_keystore_access},
+    CommandEntry{"keystore copy", "copy secrets to another key manager", true, false,
+                 make_keystore_copy},
+    CommandEntry{"keystore reconcile", "find secrets that dangle or leak", true, false,
+                 make_keystore_reconcile},
+    CommandEntry{"keystore resolve", "find out which passphrase a secret stands for", true, false,
+                 make_keystore_resolve},
+    CommandEntry{"keystore rewrap", "give a keystore another key", true, false,
+                 make_keystore_rewrap},
     CommandEntry{"bench kdf", "measure key derivation on this machine", false, false,
                  make_bench_kdf},
     CommandEntry{"bench ciphers", "measure the ciphers on this machine", false, false,
@@ -92,6 +116,7 @@ Options options_of(const CommandEntry& entry, Command& command, Session& session
   Options options;
   command.declare(options);
   options.heading("General");
+  if (uses_key_manager(entry, options)) declare_key_manager(options, session);
   if (entry.changes) {
     options.flag({.name = "--dry-run", .help = "say what would change, and change nothing"},
                  session.dry_run);

@@ -168,7 +168,11 @@ _lukskeep_options() {
 _lukskeep_values() {
   case "$1" in
 @VALUES@    --key | --new-key | --volume-key)
-      values='file: fd: prompt: volume-key: mapping:'
+      values='file: fd: prompt: volume-key: mapping: keyring: manager:'
+      compopt -o nospace
+      ;;
+    --key-manager)
+      values='file: barbican: vault:'
       compopt -o nospace
       ;;
     --policy)

@@ -23,6 +23,10 @@ SecretBytes read_volume_key(const Session& session, const std::string& source) {
   if (parsed.kind == keys::KeySource::Kind::kPrompt) {
     throw Error(Code::kUsage, "--volume-key: a volume key is not typed, it comes from a file");
   }
+  if (parsed.kind == keys::KeySource::Kind::kManager) {
+    throw Error(Code::kUsage, "--volume-key: a secret of a key manager stands for a passphrase",
+                "'lukskeep keystore get ID --to FILE' writes its bytes, if they are a volume key");
+  }
   return keys::read_key(parsed, {}, {}, session.cancel);
 }
 

@@ -27,6 +27,8 @@ struct Session {
   bool yes = false;
   bool dry_run = false;
   bool no_archive = false;
+  std::string key_manager;  // --key-manager; empty: see cli/key_manager_args.h
+  bool insecure = false;    // --insecure: its certificate is not looked at
   const CancelToken* cancel = nullptr;
   // Null with --dry-run and --no-archive, and for commands that change no header.
   archive::Keeper* keeper = nullptr;

@@ -6,6 +6,7 @@
 
 #include "archive/keeper.h"
 #include "base/bytes.h"
+#include "cli/key_manager_args.h"
 #include "cli/named_device.h"
 #include "cli/signals.h"
 #include "cli/units.h"
@@ -52,6 +53,32 @@ storage::OpenOptions open_options(storage::Access access, bool lock, bool direct
           .cancel = &cancel_token()};
 }
 
+// Its writer may have meant more than one thing by the bytes: the likely is tried first.
+OpenedVolume unlock_with_secret(const Session& session, const luks::HeaderFile& file,
+                                const std::string& id, const luks::UnlockOptions& options) {
+  const std::string volume = file.device()->name();
+  std::vector<keys::Candidate> candidates = passphrase_candidates(session, id);
+  std::string tried;
+  for (keys::Candidate& candidate : candidates) {
+    std::optional<luks::Unlocked> unlocked =
+        luks::unlock(file, candidate.passphrase.span(), options);
+    if (unlocked) {
+      if (!tried.empty() && !session.quiet) {
+        warn(fmt::format(
+            "secret '{}' opened '{}' with {}; 'lukskeep keystore metadata {} {}={}' keeps that",
+            printable(id, 128), volume, keys::encoding_words(candidate.encoding),
+            printable(id, 128), keys::kEncodingMetadata, keys::encoding_name(candidate.encoding)));
+      }
+      return {.unlocked = std::move(*unlocked), .passphrase = std::move(candidate.passphrase)};
+    }
+    tried +=
+        fmt::format("{}{}", tried.empty() ? "" : ", ", keys::encoding_name(candidate.encoding));
+  }
+  throw Error(Code::kWrongPassphrase,
+              fmt::format("no keyslot of '{}' opens with secret '{}', tried as {}", volume,
+                          printable(id, 128), tried));
+}
+
 }  // namespace
 
 void VolumeArgs::declare(Options& options) {
@@ -68,7 +95,7 @@ void KeyArgs::declare(Options& options) {
   options.add({.name = "--key",
                .value = "SOURCE",
                .help = "the passphrase: file:PATH[,offset=N][,size=N], fd:N, prompt: (default), "
-                       "volume-key:PATH or mapping:NAME"},
+                       "volume-key:PATH, mapping:NAME, keyring:NAME, manager:ID"},
               key);
   declare_limits(options);
 }
@@ -175,6 +202,9 @@ OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
   const bool prompt = source.kind == keys::KeySource::Kind::kPrompt;
   const std::string volume = file.device()->name();
   const keys::PromptRequest request{.text = fmt::format("passphrase for '{}'", volume)};
+  if (source.kind == keys::KeySource::Kind::kManager) {
+    return unlock_with_secret(session, file, source.path, options);
+  }
   for (int attempt = 1;; ++attempt) {
     SecretBytes key = keys::read_key(source, request, terminal_prompter(session), session.cancel);
     std::optional<luks::Unlocked> unlocked = try_key(file, source, key, options);
@@ -198,6 +228,7 @@ SecretBytes read_new_passphrase(const Session& session, const std::string& sourc
   }
   const keys::PromptRequest request{
       .text = fmt::format("new passphrase for '{}'", printable(volume, 256)), .confirm = true};
+  if (parsed.kind == keys::KeySource::Kind::kManager) return certain_passphrase(session, parsed);
   return keys::read_key(parsed, request, terminal_prompter(session), session.cancel);
 }
 

@@ -19,14 +19,15 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "keys/keyring.h"
 #include "storage/mapping_key.h"
 
 namespace lukskeep::keys {
 namespace {
 
 constexpr std::string_view kSyntaxHint =
-    "a key source is file:PATH[,offset=N][,size=N], fd:N, prompt:, volume-key:PATH or "
-    "mapping:NAME";
+    "a key source is file:PATH[,offset=N][,size=N], fd:N, prompt:, volume-key:PATH, mapping:NAME, "
+    "keyring:NAME or manager:ID";
 constexpr std::size_t kReadStepBytes = 64 * limits::kKiB;
 constexpr int kCancelPollMs = 100;
 
@@ -282,10 +283,18 @@ KeySource parse_key_source(std::string_view uri) {
     source.fd = *fd;
     return source;
   }
-  if (scheme == "manager" || scheme == "binding") {
+  if (scheme == "keyring" || scheme == "manager") {
+    if (rest.empty() || rest.find('\0') != std::string_view::npos) {
+      bad_source(fmt::format("key source '{}' names nothing", printable(uri)));
+    }
+    KeySource source;
+    source.kind = scheme == "keyring" ? KeySource::Kind::kKeyring : KeySource::Kind::kManager;
+    source.path = rest;
+    return source;
+  }
+  if (scheme == "binding") {
     throw Error(Code::kUnsupported,
-                fmt::format("key source '{}': this build has no {}", printable(uri),
-                            scheme == "manager" ? "key managers" : "network bindings"),
+                fmt::format("key source '{}': this build has no network bindings", printable(uri)),
                 std::string(kSyntaxHint));
   }
   bad_source(
@@ -300,6 +309,10 @@ std::string to_string(const KeySource& source) {
       return fmt::format("fd:{}", source.fd);
     case KeySource::Kind::kMapping:
       return "mapping:" + encode_path(source.path);
+    case KeySource::Kind::kKeyring:
+      return fmt::format("keyring:{}", source.path);
+    case KeySource::Kind::kManager:
+      return fmt::format("manager:{}", source.path);
     case KeySource::Kind::kFile:
     case KeySource::Kind::kVolumeKey:
       break;
@@ -314,6 +327,16 @@ std::string to_string(const KeySource& source) {
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel) {
   if (source.kind == KeySource::Kind::kMapping) return storage::read_mapping_key(source.path);
+  if (source.kind == KeySource::Kind::kKeyring) {
+    SecretBytes key = read_keyring(source.path);
+    if (key.empty())
+      throw Error(Code::kInvalidArgument, "the key of the kernel's keyring is empty");
+    return key;
+  }
+  if (source.kind == KeySource::Kind::kManager) {
+    throw Error(Code::kUsage, fmt::format("a secret of a key manager ('{}') cannot be used here",
+                                          printable(source.path)));
+  }
   if (source.kind != KeySource::Kind::kPrompt) return read_input(source, cancel);
   if (!prompter) throw Error(Code::kUsage, "there is nobody to ask for a passphrase");
   SecretBytes line = prompter(request);

@@ -5,9 +5,11 @@
 //   prompt:                         a line from the terminal, without its newline
 //   volume-key:PATH[,offset=N][,size=N]  the volume key itself, not a passphrase
 //   mapping:NAME                    the volume key of the running dm-crypt mapping /dev/mapper/NAME
+//   keyring:NAME                    a key of type "user" in the kernel's keyrings
+//   manager:ID                      a secret of the configured key manager
 //
-// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. Later kinds
-// (manager:, binding:) have their scheme reserved here.
+// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. The scheme
+// binding: is reserved.
 #pragma once
 
 #include <cstddef>
@@ -23,9 +25,17 @@
 namespace lukskeep::keys {
 
 struct KeySource {
-  enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey, kMapping };
+  enum class Kind : std::uint8_t {
+    kFile,
+    kFd,
+    kPrompt,
+    kVolumeKey,
+    kMapping,
+    kKeyring,
+    kManager
+  };
   Kind kind = Kind::kPrompt;
-  std::string path;  // of a mapping: its name
+  std::string path;  // of kMapping and kKeyring the name, of kManager the ID
   int fd = -1;
   std::uint64_t offset_bytes = 0;
   std::optional<std::uint64_t> size_bytes;
@@ -52,7 +62,8 @@ using Prompter = std::function<SecretBytes(const PromptRequest&)>;
 // Reads the bytes. Waits for a pipe or another program as long as it takes, and looks at `cancel`
 // (may be null) meanwhile. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
 // kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size),
-// and what storage::read_mapping_key throws.
+// kUsage for manager: (its secrets come from keys/key_manager.h), and what
+// storage::read_mapping_key throws.
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel = nullptr);
 

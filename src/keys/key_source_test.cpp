@@ -116,7 +116,8 @@ TEST(KeySourceUri, RefusesNamingThePart) {
       BadUri{"fd:3,size=4", Code::kUsage, "is not a descriptor"},
       BadUri{"fd:99999999999", Code::kUsage, "is not a descriptor"},
       BadUri{"prompt:text", Code::kUsage, "nothing may follow"},
-      BadUri{"manager:id", Code::kUnsupported, "no key managers"},
+      BadUri{"manager:", Code::kUsage, "names nothing"},
+      BadUri{"keyring:", Code::kUsage, "names nothing"},
       BadUri{"binding:", Code::kUnsupported, "no network bindings"},
   };
   for (const BadUri& bad : cases) {

@@ -43,6 +43,12 @@ std::string origin_of(std::string_view url) {
 }
 
 void check_headers(const HttpRequest& request) {
+  if (request.secret_value != nullptr &&
+      as_string_view(request.secret_value->span()).find_first_of(std::string_view("\r\n\0", 3)) !=
+          std::string_view::npos) {
+    throw Error(Code::kInvalidArgument,
+                fmt::format("the {} is no value of a header", request.secret_header));
+  }
   for (const auto& [name, value] : request.headers) {
     if (name.find_first_of("\r\n:") != std::string::npos ||
         value.find_first_of("\r\n") != std::string::npos) {
@@ -69,6 +75,15 @@ std::size_t on_body(char* data, std::size_t unit, std::size_t count, void* user)
     return 0;
   }
   const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  Bytes& body = receiver.response.body;
+  if (body.capacity() < body.size() + size) {
+    // What is left behind is wiped: it may hold a secret.
+    Bytes larger;
+    larger.reserve(std::min(receiver.body_bytes_max, 2 * (body.size() + size)));
+    larger.assign(body.begin(), body.end());
+    wipe(body);
+    body = std::move(larger);
+  }
   receiver.response.body.insert(receiver.response.body.end(), bytes, bytes + size);
   return size;
 }
@@ -131,11 +146,13 @@ std::optional<std::string> HttpResponse::header(std::string_view name) const {
 struct HttpClient::State {
   HttpLimits limits;
   const CancelToken* cancel = nullptr;
+  TlsSettings tls;
   const CurlLibrary* curl = nullptr;
   CURL* handle = nullptr;
   CURLM* multi = nullptr;  // keeps the connections
 
-  State(const HttpLimits& wanted, const CancelToken* token) : limits(wanted), cancel(token) {}
+  State(const HttpLimits& wanted, const CancelToken* token, TlsSettings settings)
+      : limits(wanted), cancel(token), tls(std::move(settings)) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
@@ -202,12 +219,20 @@ struct HttpClient::State {
     set(CURLOPT_NOPROGRESS, 0L);
     set(CURLOPT_XFERINFOFUNCTION, &on_progress);
     set(CURLOPT_XFERINFODATA, &receiver);
+    if (!tls.verify) {
+      set(CURLOPT_SSL_VERIFYPEER, 0L);
+      set(CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+    if (!tls.ca_file.empty()) {
+      set(CURLOPT_CAINFO, tls.ca_file.c_str());
+      set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
+    }
   }
 
   void set_method(const HttpRequest& request, Upload& upload) const {
     if (request.method == "HEAD") {
       set(CURLOPT_NOBODY, 1L);
-    } else if (request.method == "PUT" || request.method == "POST") {
+    } else if (request.method == "PUT" || request.method == "POST" || !request.body.empty()) {
       set(CURLOPT_UPLOAD, 1L);
       set(CURLOPT_READFUNCTION, &on_upload);
       set(CURLOPT_READDATA, &upload);
@@ -242,8 +267,8 @@ struct HttpClient::State {
   }
 };
 
-HttpClient::HttpClient(HttpLimits limits, const CancelToken* cancel)
-    : state_(std::make_unique<State>(limits, cancel)) {}
+HttpClient::HttpClient(HttpLimits limits, const CancelToken* cancel, TlsSettings tls)
+    : state_(std::make_unique<State>(limits, cancel, std::move(tls))) {}
 HttpClient::~HttpClient() = default;
 HttpClient::HttpClient(HttpClient&&) noexcept = default;
 HttpClient& HttpClient::operator=(HttpClient&&) noexcept = default;
@@ -272,6 +297,12 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   // No pause before a body; but libcurl 7.88 signs this header, which it does not send.
   if (request.aws == nullptr) add("Expect:");
   for (const auto& [name, value] : request.headers) add(fmt::format("{}: {}", name, value));
+  if (request.secret_value != nullptr) {
+    std::string line =
+        fmt::format("{}: {}", request.secret_header, as_string_view(request.secret_value->span()));
+    add(line);
+    wipe(std::as_writable_bytes(std::span(line)));
+  }
   state_->set(CURLOPT_HTTPHEADER, list.get());
   const CURLcode code = state_->perform();
   if (code != CURLE_OK) state_->fail(code, receiver, request.url);

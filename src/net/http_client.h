@@ -31,9 +31,12 @@ struct HttpRequest {
   std::string method = "GET";
   std::string url;                                           // http: or https:, nothing else
   std::vector<std::pair<std::string, std::string>> headers;  // without line ends
-  ByteView body;                                             // sent if the method is PUT or POST
-  const AwsCredentials* aws = nullptr;                       // signs for the service "s3"
-  std::optional<std::size_t> response_bytes;                 // instead of the client's limit
+  ByteView body;  // sent if it is not empty, or the method is PUT or POST
+  // One more header, whose value is wiped here; libcurl keeps a copy while the request runs.
+  std::string secret_header;
+  const SecretBytes* secret_value = nullptr;
+  const AwsCredentials* aws = nullptr;        // signs for the service "s3"
+  std::optional<std::size_t> response_bytes;  // instead of the client's limit
 };
 
 struct HttpResponse {
@@ -52,17 +55,24 @@ struct HttpLimits {
   std::size_t response_bytes = std::size_t{1} << 20;
 };
 
+struct TlsSettings {
+  bool verify = true;   // false: anybody may answer as the server; whoever sets it says so
+  std::string ca_file;  // PEM, instead of the system's; empty: the system's
+};
+
 class HttpClient {
  public:
-  explicit HttpClient(HttpLimits limits = {}, const CancelToken* cancel = nullptr);
+  explicit HttpClient(HttpLimits limits = {}, const CancelToken* cancel = nullptr,
+                      TlsSettings tls = {});
   ~HttpClient();
   HttpClient(HttpClient&&) noexcept;
   HttpClient& operator=(HttpClient&&) noexcept;
 
   // Any status is an answer; redirects are answers too, and are not followed. Certificates are
-  // verified. Throws Error: kTimeout, kInterrupted, kRemote (no connection, a certificate that is
-  // not good, an answer that is too large or broken), kUnsupported (libcurl is not installed), each
-  // naming the host.
+  // verified unless TlsSettings says otherwise. A body is wiped where it is moved from, so whoever
+  // gets a secret in it need only wipe the one that is returned. Throws Error: kTimeout,
+  // kInterrupted, kRemote (no connection, a certificate that is not good, an answer that is too
+  // large or broken), kUnsupported (libcurl is not installed), each naming the host.
   HttpResponse send(const HttpRequest& request);
 
  private:

@@ -111,6 +111,36 @@ Code failure(const std::function<void()>& call, std::string_view expected = "") 
   return Code::kInternal;
 }
 
+TEST(HttpClient, SendsSecretHeadersAndBodiesWithAnyMethod) {
+  Server server({kFine});
+  const SecretBytes token(as_byte_view("a token"));
+  HttpClient client;
+  EXPECT_EQ(client
+                .send({.method = "DELETE",
+                       .url = server.url(),
+                       .headers = {},
+                       .body = as_byte_view("{}"),
+                       .secret_header = "X-Auth-Token",
+                       .secret_value = &token,
+                       .response_bytes = std::nullopt})
+                .status,
+            200);
+  const std::string asked = server.stop().at(0);
+  EXPECT_TRUE(asked.starts_with("DELETE / HTTP/1.1"));
+  EXPECT_NE(asked.find("X-Auth-Token: a token\r\n"), std::string::npos);
+  EXPECT_TRUE(asked.ends_with("\r\n\r\n{}"));
+  const SecretBytes bad(as_byte_view("a\r\nX-Other: b"));
+  EXPECT_EQ(failure([&] {
+              client.send({.url = "http://127.0.0.1:1/",
+                           .headers = {},
+                           .body = {},
+                           .secret_header = "X-Auth-Token",
+                           .secret_value = &bad,
+                           .response_bytes = std::nullopt});
+            }),
+            Code::kInvalidArgument);
+}
+
 TEST(HttpClient, EncodesWithPercent) {
   EXPECT_EQ(percent_encode(""), "");
   EXPECT_EQ(percent_encode("azAZ09-._~"), "azAZ09-._~");
