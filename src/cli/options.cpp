@@ -23,14 +23,14 @@ void check_choice(const Options::Info& info, const std::string& value) {
 }
 
 void set_value(const Options::Info& info, const std::vector<std::string>& values) {
-  if (values.size() > 1 && !info.value_name.empty()) {
+  if (values.size() > 1 && !info.value_name.empty() && !info.many) {
     throw Error(Code::kUsage, fmt::format("{} is given twice", info.name));
   }
   try {
     for (const std::string& value : values) {
       check_choice(info, value);
       info.set(value);
-      if (!info.repeated) break;
+      if (!info.repeated && !info.many) break;
     }
   } catch (const Error& error) {
     if (error.code() != Code::kUsage) throw;
@@ -106,6 +106,12 @@ void Options::add_size(const OptionText& text, std::optional<std::uint64_t>& tar
 
 void Options::add(const OptionText& text, std::function<void(const std::string&)> set) {
   declare(text).set = std::move(set);
+}
+
+void Options::add_each(const OptionText& text, std::vector<std::string>& target) {
+  Info& info = declare(text);
+  info.many = true;
+  info.set = [&target](const std::string& value) { target.push_back(value); };
 }
 
 void Options::positional(const OptionText& text, std::string& target) {

@@ -30,6 +30,7 @@ class Options {
     std::vector<std::string> choices;
     bool positional = false;
     bool required = false;
+    bool many = false;      // an option that may be given several times
     bool repeated = false;  // takes all positionals that are left
     // Takes the text of the value; throws Error.
     std::function<void(const std::string&)> set;
@@ -44,6 +45,8 @@ class Options {
   void add(const OptionText& text, std::optional<std::uint32_t>& target);
   void add(const OptionText& text, std::optional<int>& target);
   void add_size(const OptionText& text, std::optional<std::uint64_t>& target);
+  // May be given several times.
+  void add_each(const OptionText& text, std::vector<std::string>& target);
   // Any other kind of value.
   void add(const OptionText& text, std::function<void(const std::string&)> set);
 
