@@ -119,6 +119,36 @@ _lukskeep_options() {
     'policy check')
       options='--header --policy --json --quiet --help'
       ;;
+    'tang serve')
+      options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --json --quiet --help'
+      ;;
+    'tang keygen')
+      options='--keys --curve --dry-run --yes --json --quiet --help'
+      ;;
+    'tang rotate')
+      options='--keys --curve --dry-run --yes --json --quiet --help'
+      ;;
+    'tang keys')
+      options='--keys --fingerprint --json --quiet --help'
+      ;;
+    'tang hide')
+      options='--keys --dry-run --yes --json --quiet --help'
+      ;;
+    'tang unhide')
+      options='--keys --dry-run --yes --json --quiet --help'
+      ;;
+    'tang delete')
+      options='--keys --usage --quarantine --allow --dry-run --yes --json --quiet --help'
+      ;;
+    'tang usage')
+      options='--keys --usage --json --quiet --help'
+      ;;
+    'tang backup')
+      options='--keys --recipient --dry-run --yes --json --quiet --help'
+      ;;
+    'tang restore')
+      options='--keys --identity --signed-by --merge --dry-run --yes --json --quiet --help'
+      ;;
     'config')
       options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
       ;;
@@ -160,6 +190,9 @@ _lukskeep_values() {
     --priority)
       values='normal prefer ignore'
       ;;
+    --curve)
+      values='P-256 P-384 P-521'
+      ;;
     --key | --new-key | --volume-key)
       values='file: fd: prompt: volume-key:'
       compopt -o nospace
@@ -176,7 +209,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy tang config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -196,6 +229,9 @@ _lukskeep() {
       policy)
         words='show check'
         ;;
+      tang)
+        words='serve keygen rotate keys hide unhide delete usage backup restore'
+        ;;
       bench)
         words='kdf ciphers'
         ;;
@@ -211,7 +247,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --access|--access-log|--allow|--cipher|--client-ca|--connections|--curve|--endpoint|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--row-time|--sector-size|--signed-by|--size|--slot|--store|--subsystem|--threads|--tls-certificate|--tls-key|--token|--total-size|--type|--usage|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -57,9 +57,10 @@ struct HttpConversation::State {
   void start_request() {
     parser.emplace();
     parser->eager(true);
-    parser->header_limit(static_cast<std::uint32_t>(limits.header_bytes));
+    parser->header_limit(static_cast<std::uint32_t>(2 * limits.header_bytes));  // ours counts
     parser->body_limit(limits.body_bytes);
     told_to_continue = false;
+    header_taken = 0;
   }
 
   std::string_view unread() const { return std::string_view(input).substr(input_start); }
@@ -99,12 +100,23 @@ struct HttpConversation::State {
     start_request();
   }
 
+  // Beast counts only what it is given at once.
+  bool headers_too_long() const {
+    if (parser->is_header_done()) return false;
+    const std::string_view rest = unread();
+    const std::size_t end = rest.find("\r\n\r\n");
+    const bool ends_here = header_taken > 0 && rest.starts_with("\r\n");
+    const std::size_t more = ends_here ? 2 : end == std::string_view::npos ? rest.size() : end + 4;
+    return header_taken + more > limits.header_bytes;
+  }
+
   void parse(ErrorCode& error) {
     std::size_t taken = 0;
     do {
       const std::string_view view = unread();
       taken = parser->put(boost::asio::buffer(view.data(), view.size()), error);
       input_start += taken;
+      if (!parser->is_header_done()) header_taken += taken;
     } while (!error && taken > 0 && !parser->is_done() && !unread().empty());
     if (error == http::error::need_more) error = {};
   }
@@ -116,6 +128,10 @@ struct HttpConversation::State {
     if (unread().empty()) return false;
     if (line_too_long()) {
       refuse(414, out);
+      return false;
+    }
+    if (headers_too_long()) {
+      refuse(431, out);
       return false;
     }
     ErrorCode error;
@@ -158,7 +174,8 @@ struct HttpConversation::State {
   HttpPeer peer;
   std::optional<Parser> parser;
   std::string input;
-  std::size_t input_start = 0;  // what is before was read
+  std::size_t input_start = 0;   // what is before was read
+  std::size_t header_taken = 0;  // of the request being read
   bool hungry = true;
   bool closing = false;
   bool last = false;

@@ -282,7 +282,12 @@ void TangService::reload_access() {
 void TangService::watch(const CancelToken& cancel) {
   archive::FolderWatch folder;
   folder.add_tree(options_.key_folder);
-  if (options_.access_file) folder.add_file(*options_.access_file);
+  if (options_.access_file) {
+    folder.add_file(std::filesystem::absolute(*options_.access_file).string());
+  }
+  // What changed between the first reading and now.
+  reload_keys();
+  if (options_.access_file) reload_access();
   auto next = std::chrono::steady_clock::now() + kLookAnyway;
   while (!cancel.cancelled()) {
     pollfd wait{.fd = folder.fd(), .events = POLLIN, .revents = 0};
