@@ -74,7 +74,9 @@ struct HttpConversation::State {
 
   // The parser tells of a line that is too long only when it gave up on all headers.
   bool line_too_long() const {
-    if (parser->is_header_done()) return parser->get().target().size() > limits.target_bytes;
+    if (parser->is_header_done() || header_taken > 0) {
+      return parser->get().target().size() > limits.target_bytes;
+    }
     const std::string_view line = unread().substr(0, unread().find('\r'));
     const std::size_t target = line.find(' ');
     if (target == std::string_view::npos) return false;
@@ -125,7 +127,7 @@ struct HttpConversation::State {
   bool step(std::string& out) {
     // Empty lines between requests are allowed (RFC 9112 §2.2).
     while (!parser->got_some() && unread().starts_with("\r\n")) input_start += 2;
-    if (unread().empty()) return false;
+    if (unread().empty() || (!parser->got_some() && unread() == "\r")) return false;
     if (line_too_long()) {
       refuse(414, out);
       return false;
