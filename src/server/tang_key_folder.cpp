@@ -309,7 +309,8 @@ void TangKeyFolder::remove(std::string_view thumbprint) const {
   struct stat status{};
   if (fstatat(folder.fd(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
       S_ISREG(status.st_mode)) {
-    fchmodat(folder.fd(), name.c_str(), 0600, 0);
+    // Where this fails the file is removed without.
+    static_cast<void>(!fchmodat(folder.fd(), name.c_str(), 0600, 0));
     const UniqueFd file(openat(folder.fd(), name.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
     const Bytes zeroes(static_cast<std::size_t>(status.st_size));
     if (file.valid() && pwrite(file.get(), zeroes.data(), zeroes.size(), 0) > 0) fsync(file.get());
