@@ -55,7 +55,9 @@ install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.service
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.timer
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-sync.service
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-sync.timer
-  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-watch.service DESTINATION lib/systemd/system)
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive-watch.service
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-tang.service
+  ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-tang.socket DESTINATION lib/systemd/system)
 install(DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/juju DESTINATION ${CMAKE_INSTALL_DATADIR}/lukskeep
   USE_SOURCE_PERMISSIONS PATTERN __pycache__ EXCLUDE)
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/docs/juju.md

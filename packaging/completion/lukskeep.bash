@@ -130,6 +130,35 @@ _lukskeep_options() {
       ;;
     'inspect')
       options='--key --header --expect --allow --tee --kdf-limit --json --quiet --help'
+    'tang serve')
+      options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --json --quiet --help'
+      ;;
+    'tang keygen')
+      options='--keys --curve --dry-run --yes --json --quiet --help'
+      ;;
+    'tang rotate')
+      options='--keys --curve --dry-run --yes --json --quiet --help'
+      ;;
+    'tang keys')
+      options='--keys --fingerprint --json --quiet --help'
+      ;;
+    'tang hide')
+      options='--keys --dry-run --yes --json --quiet --help'
+      ;;
+    'tang unhide')
+      options='--keys --dry-run --yes --json --quiet --help'
+      ;;
+    'tang delete')
+      options='--keys --usage --quarantine --allow --dry-run --yes --json --quiet --help'
+      ;;
+    'tang usage')
+      options='--keys --usage --json --quiet --help'
+      ;;
+    'tang backup')
+      options='--keys --recipient --dry-run --yes --json --quiet --help'
+      ;;
+    'tang restore')
+      options='--keys --identity --signed-by --merge --dry-run --yes --json --quiet --help'
       ;;
     'config')
       options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
@@ -216,6 +245,8 @@ _lukskeep_values() {
       ;;
     --pin)
       values='tang tpm2 sss null'
+    --curve)
+      values='P-256 P-384 P-521'
       ;;
     --key | --new-key | --volume-key)
       values='file: fd: prompt: volume-key: mapping:'
@@ -246,6 +277,7 @@ _lukskeep() {
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token policy config erase bench completion help version --help --version' -- "$current")
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy inspect config erase bench completion help version --help --version' -- "$current")
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy tang config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -267,6 +299,8 @@ _lukskeep() {
         ;;
       keystore)
         words='init store get list show delete consumers metadata access copy reconcile resolve rewrap'
+      tang)
+        words='serve keygen rotate keys hide unhide delete usage backup restore'
         ;;
       bench)
         words='kdf ciphers'
@@ -287,6 +321,7 @@ _lukskeep() {
     --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
     --allow|--cipher|--expect|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tee|--token|--total-size|--type|--uuid|--volume-key)
     --add|--algorithm|--allow|--bits|--cipher|--consumer|--encoding|--expires|--flags|--from|--generate|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--remove|--row-time|--secret|--sector-size|--size|--slot|--store|--subsystem|--to|--token|--total-size|--type|--users|--uuid|--volume-key|--wrapping-key)
+    --access|--access-log|--allow|--cipher|--client-ca|--connections|--curve|--endpoint|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--row-time|--sector-size|--signed-by|--size|--slot|--store|--subsystem|--threads|--tls-certificate|--tls-key|--token|--total-size|--type|--usage|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -141,6 +141,13 @@ inline constexpr std::size_t kJwkOperationsMax = 16;
 inline constexpr std::size_t kJwkSetKeysMax = 64;
 inline constexpr std::size_t kJwsSignaturesMax = 32;
 inline constexpr std::size_t kJwsBytesMax = 256 * kKiB;
+// The Tang server. Clients beyond these are counted together, or share a rate.
+inline constexpr std::size_t kTangKeysMax = 256;
+inline constexpr std::size_t kTangClientsMax = 65'536;
+inline constexpr std::size_t kTangRulesMax = 10'000;
+inline constexpr std::size_t kTangRulesBytesMax = 4 * kMiB;
+inline constexpr std::size_t kTangLogBytesMax = 1 * kMiB;  // waiting to be written
+inline constexpr std::size_t kTangBackupBytesMax = 32 * kMiB;
 // Watching for changes of headers.
 inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at

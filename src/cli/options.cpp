@@ -114,6 +114,10 @@ void Options::add_each(const OptionText& text, std::function<void(const std::str
   info.set = std::move(take);
 }
 
+void Options::add_each(const OptionText& text, std::vector<std::string>& target) {
+  add_each(text, [&target](const std::string& value) { target.push_back(value); });
+}
+
 void Options::positional(const OptionText& text, std::string& target) {
   Info& info = declare(text);
   info.positional = true;

@@ -48,6 +48,7 @@ class Options {
   void add(const OptionText& text, std::function<void(const std::string&)> set);
   // One that may be given several times.
   void add_each(const OptionText& text, std::function<void(const std::string&)> take);
+  void add_each(const OptionText& text, std::vector<std::string>& target);
 
   void positional(const OptionText& text, std::string& target);
   void optional_positional(const OptionText& text, std::string& target);

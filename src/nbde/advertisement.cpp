@@ -11,8 +11,6 @@
 namespace lukskeep::nbde {
 namespace {
 
-constexpr std::string_view kContentType = "jwk-set+json";
-
 [[noreturn]] void fail(std::string_view what, std::string_view problem) {
   throw Error(Code::kDamaged, fmt::format("{}: {}", what, problem));
 }
@@ -54,7 +52,7 @@ Advertisement parse_advertisement(std::string_view text, std::string_view what) 
   advertisement.jws = parse_jws(text, what);
   for (const JwsSignature& signature : advertisement.jws.signatures) {
     const auto type = signature.header.find("cty");
-    if (type == signature.header.end() || *type != kContentType) {
+    if (type == signature.header.end() || *type != kKeySetType) {
       fail(what, "what is signed does not say that it is a key set");
     }
   }
@@ -80,17 +78,20 @@ const EcKey* find_key(std::span<const EcKey> keys, std::string_view thumbprint) 
   return found == keys.end() ? nullptr : &*found;
 }
 
+std::string advertisement_payload(std::span<const EcKey* const> advertised) {
+  Json keys = Json::array();
+  for (const EcKey* key : advertised) keys.push_back(public_jwk(*key));
+  return Json{{"keys", keys}}.dump();
+}
+
 std::string make_advertisement(std::span<const EcKey* const> advertised,
                                std::span<const EcKey* const> more_signers) {
-  Json keys = Json::array();
   std::vector<const EcKey*> signers;
   for (const EcKey* key : advertised) {
-    keys.push_back(public_jwk(*key));
     if (key->secret && key->use.allows("sign", true)) signers.push_back(key);
   }
   signers.insert(signers.end(), more_signers.begin(), more_signers.end());
-  const std::string payload = Json{{"keys", keys}}.dump();
-  return sign_jws(as_byte_view(payload), signers, kContentType);
+  return sign_jws(as_byte_view(advertisement_payload(advertised)), signers, kKeySetType);
 }
 
 }  // namespace lukskeep::nbde

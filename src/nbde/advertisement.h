@@ -38,6 +38,10 @@ bool is_signed_by(const Advertisement& advertisement, const EcKey& key);
 // none.
 const EcKey* find_key(std::span<const EcKey> keys, std::string_view thumbprint);
 
+// What is signed: the public parts, and its type.
+inline constexpr std::string_view kKeySetType = "jwk-set+json";
+std::string advertisement_payload(std::span<const EcKey* const> advertised);
+
 // `advertised` are the keys to tell of; those among them that can sign do, and `more_signers` too.
 // Throws Error{kInvalidArgument} if none can.
 std::string make_advertisement(std::span<const EcKey* const> advertised,

@@ -62,21 +62,6 @@ bool may_verify(const EcKey& key) {
          (key.use.algorithm.empty() || key.use.algorithm == signature_algorithm(key.point.curve()));
 }
 
-Json sign(std::string_view payload_text, const EcKey& key, std::string_view content_type) {
-  const std::string_view algorithm = signature_algorithm(key.point.curve());
-  if (!key.secret || !key.use.allows("sign", false) ||
-      (!key.use.algorithm.empty() && key.use.algorithm != algorithm)) {
-    throw Error(Code::kInvalidArgument,
-                fmt::format("the key {} cannot sign", thumbprint(key.point)));
-  }
-  Json header = {{"alg", algorithm}};
-  if (!content_type.empty()) header["cty"] = content_type;
-  const std::string text = to_base64url(as_byte_view(header.dump()));
-  const std::string input = signing_input(text, payload_text);
-  return {{"protected", text},
-          {"signature", to_base64url(ecdsa_sign(*key.secret, key.point, as_byte_view(input)))}};
-}
-
 }  // namespace
 
 std::string_view signature_algorithm(Curve curve) noexcept {
@@ -126,21 +111,44 @@ bool verify_jws_by_all(const Jws& jws, std::span<const EcKey* const> keys) {
   return std::ranges::all_of(keys, [&](const EcKey* key) { return verify_jws(jws, *key); });
 }
 
+Json sign_jws_part(std::string_view payload_text, const EcKey& key, std::string_view content_type) {
+  const std::string_view algorithm = signature_algorithm(key.point.curve());
+  if (!key.secret || !key.use.allows("sign", false) ||
+      (!key.use.algorithm.empty() && key.use.algorithm != algorithm)) {
+    throw Error(Code::kInvalidArgument,
+                fmt::format("the key {} cannot sign", thumbprint(key.point)));
+  }
+  Json header = {{"alg", algorithm}};
+  if (!content_type.empty()) header["cty"] = content_type;
+  const std::string text = to_base64url(as_byte_view(header.dump()));
+  const std::string input = signing_input(text, payload_text);
+  return {{"protected", text},
+          {"signature", to_base64url(ecdsa_sign(*key.secret, key.point, as_byte_view(input)))}};
+}
+
+std::string join_jws(std::string_view payload_text, std::span<const Json* const> signatures) {
+  Json message;
+  if (signatures.size() == 1) {
+    message = *signatures[0];
+  } else {
+    message["signatures"] = Json::array();
+    for (const Json* signature : signatures) message["signatures"].push_back(*signature);
+  }
+  message["payload"] = payload_text;
+  return message.dump();
+}
+
 std::string sign_jws(ByteView payload, std::span<const EcKey* const> keys,
                      std::string_view content_type) {
   if (keys.empty()) throw Error(Code::kInvalidArgument, "there is no key to sign with");
   const std::string payload_text = to_base64url(payload);
-  Json message;
-  if (keys.size() == 1) {
-    message = sign(payload_text, *keys[0], content_type);
-  } else {
-    message["signatures"] = Json::array();
-    for (const EcKey* key : keys) {
-      message["signatures"].push_back(sign(payload_text, *key, content_type));
-    }
+  std::vector<Json> signatures;
+  std::vector<const Json*> list;
+  signatures.reserve(keys.size());
+  for (const EcKey* key : keys) {
+    list.push_back(&signatures.emplace_back(sign_jws_part(payload_text, *key, content_type)));
   }
-  message["payload"] = payload_text;
-  return message.dump();
+  return join_jws(payload_text, list);
 }
 
 }  // namespace lukskeep::nbde

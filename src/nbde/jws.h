@@ -43,6 +43,11 @@ bool verify_jws_by_all(const Jws& jws, std::span<const EcKey* const> keys);
 std::string sign_jws(ByteView payload, std::span<const EcKey* const> keys,
                      std::string_view content_type);
 
+// The same in two steps, for many messages that differ in who signed: one signature over
+// `payload_text` (base64url), and the message with all of `signatures`.
+Json sign_jws_part(std::string_view payload_text, const EcKey& key, std::string_view content_type);
+std::string join_jws(std::string_view payload_text, std::span<const Json* const> signatures);
+
 // The algorithm that goes with a curve: "ES512" with P-521.
 std::string_view signature_algorithm(Curve curve) noexcept;
 
