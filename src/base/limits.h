@@ -22,6 +22,8 @@ inline constexpr std::uint64_t kKeyslotAreaBytesMax = 2 * kMiB;     // 512 bytes
 inline constexpr std::uint64_t kKeyslotsAreaBytesMax = 128 * kMiB;  // LUKS2 §2.4
 inline constexpr std::uint64_t kLuks2MetadataBytesMax = 4 * kMiB;   // LUKS2 §2.3
 inline constexpr std::size_t kSaltBytesMax = 512;
+// Of the gap before a LUKS1 payload, which may be as large as its maker liked: what records use.
+inline constexpr std::uint64_t kLuksmetaGapBytesMax = 4 * kMiB;
 
 // Checks of a header: how much of an area is in memory, and how many places of damage in one
 // keyslot are listed.
