@@ -47,7 +47,7 @@ inline constexpr unsigned kCopyThreadsMin = 4;
 
 // Policy files. The dots bound how deep tables nest.
 inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;
-inline constexpr std::size_t kPolicyKeyDotsMax = 16;
+inline constexpr std::size_t kTomlKeyDotsMax = 16;
 
 // The archive.
 inline constexpr std::size_t kAgeRecipientsMax = 64;
@@ -64,6 +64,17 @@ inline constexpr std::size_t kMirrorFilesMax = 1'000'000;
 // One page of a bucket's list: a thousand keys of 1 KiB, escaped, and what is said of them.
 inline constexpr std::size_t kBucketPageBytesMax = 16 * kMiB;
 inline constexpr std::size_t kBucketPagesMax = 10'000;
+
+// Sealing to servers and TPMs. A LUKS2 token has at most the size of its JSON area.
+inline constexpr std::size_t kPinsMax = 64;     // leaves and nodes of one policy
+inline constexpr std::size_t kPinDepthMax = 5;  // of sss in sss
+inline constexpr std::size_t kPinPolicyBytesMax = 1 * kMiB;
+inline constexpr std::size_t kJweHeaderBytesMax = 4 * kMiB;  // base64url text
+inline constexpr std::size_t kSealedBytesMax = 64 * kMiB;
+inline constexpr std::size_t kShareFieldBytesMax = 128;  // Shamir's prime
+inline constexpr std::size_t kAdvertisementBytesMax = 256 * kKiB;
+inline constexpr std::size_t kTangReplyBytesMax = 16 * kKiB;
+inline constexpr std::size_t kAdvertisedKeysMax = 256;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
