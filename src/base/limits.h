@@ -78,6 +78,12 @@ inline constexpr std::size_t kAdvertisedKeysMax = 256;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;
+// Keys and signatures of JOSE. Verifying tries each key on each signature: the product is paid for.
+inline constexpr std::size_t kJwkBytesMax = 64 * kKiB;
+inline constexpr std::size_t kJwkOperationsMax = 16;
+inline constexpr std::size_t kJwkSetKeysMax = 64;
+inline constexpr std::size_t kJwsSignaturesMax = 32;
+inline constexpr std::size_t kJwsBytesMax = 256 * kKiB;
 // Watching for changes of headers.
 inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at

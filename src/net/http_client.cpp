@@ -133,19 +133,43 @@ struct HttpClient::State {
   const CancelToken* cancel = nullptr;
   const CurlLibrary* curl = nullptr;
   CURL* handle = nullptr;
+  CURLM* multi = nullptr;  // keeps the connections
 
   State(const HttpLimits& wanted, const CancelToken* token) : limits(wanted), cancel(token) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
     if (handle != nullptr) curl->easy_cleanup(handle);
+    if (multi != nullptr) curl->multi_cleanup(multi);
   }
 
   void open() {
     if (handle != nullptr) return curl->easy_reset(handle);
     curl = &curl_library();
     handle = curl->easy_init();
-    if (handle == nullptr) throw Error(Code::kOutOfMemory, "out of memory");
+    multi = curl->multi_init();
+    if (handle == nullptr || multi == nullptr) throw Error(Code::kOutOfMemory, "out of memory");
+  }
+
+  // As curl_easy_perform, which looks at the cancel token only once a second while nothing moves.
+  CURLcode perform() const {
+    constexpr int poll_ms = 10;
+    constexpr int poll_uncancelled_ms = 1000;
+    if (curl->multi_add_handle(multi, handle) != CURLM_OK) return CURLE_FAILED_INIT;
+    CURLcode result = CURLE_FAILED_INIT;
+    int running = 1;
+    while (curl->multi_perform(multi, &running) == CURLM_OK && running != 0) {
+      if (cancel != nullptr && cancel->cancelled()) {
+        result = CURLE_ABORTED_BY_CALLBACK;
+        break;
+      }
+      const int wait_ms = cancel != nullptr ? poll_ms : poll_uncancelled_ms;
+      if (curl->multi_poll(multi, nullptr, 0, wait_ms, nullptr) != CURLM_OK) break;
+    }
+    int left = 0;
+    if (const CURLMsg* done = curl->multi_info_read(multi, &left)) result = done->data.result;
+    curl->multi_remove_handle(multi, handle);
+    return result;
   }
 
   template <typename Value>
@@ -162,6 +186,8 @@ struct HttpClient::State {
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_FOLLOWLOCATION, 0L);
     set(CURLOPT_NOSIGNAL, 1L);
+    // A name server that hangs is not waited for, once the time is up.
+    set(CURLOPT_QUICK_EXIT, 1L);
     set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(limits.connect_ms));
     set(CURLOPT_TIMEOUT_MS, static_cast<long>(limits.total_ms));
     set(CURLOPT_LOW_SPEED_LIMIT, 1L);
@@ -247,7 +273,7 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   if (request.aws == nullptr) add("Expect:");
   for (const auto& [name, value] : request.headers) add(fmt::format("{}: {}", name, value));
   state_->set(CURLOPT_HTTPHEADER, list.get());
-  const CURLcode code = state_->curl->easy_perform(state_->handle);
+  const CURLcode code = state_->perform();
   if (code != CURLE_OK) state_->fail(code, receiver, request.url);
   state_->curl->easy_getinfo(state_->handle, CURLINFO_RESPONSE_CODE, &receiver.response.status);
   return std::move(receiver.response);
