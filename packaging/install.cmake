@@ -70,6 +70,8 @@ set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # Loaded at run time (src/net), which shlibdeps does not see; CURLOPT_PROTOCOLS_STR came with 7.85.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "libcurl4 (>= 7.85)")
+# For the pin tpm2 only, likewise.
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libtss2-esys-3.0.2-0, libtss2-tctildr0, libtss2-mu0")
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
   "Creates, opens, reads, writes and re-keys LUKS1 and LUKS2 volumes in files and on block\n\

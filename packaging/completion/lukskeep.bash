@@ -101,6 +101,12 @@ _lukskeep_options() {
     'archive watch')
       options='--interval --once --store --json --quiet --help'
       ;;
+    'seal')
+      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'unseal')
+      options='--show --all-shares --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
     'token list')
       options='--header --policy --json --quiet --help'
       ;;
@@ -160,6 +166,9 @@ _lukskeep_values() {
     --priority)
       values='normal prefer ignore'
       ;;
+    --pin)
+      values='tang tpm2 sss null'
+      ;;
     --key | --new-key | --volume-key)
       values='file: fd: prompt: volume-key:'
       compopt -o nospace
@@ -176,7 +185,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token policy config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -211,7 +220,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--token|--total-size|--type|--uuid|--volume-key)
+    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

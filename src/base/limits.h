@@ -69,12 +69,10 @@ inline constexpr std::size_t kBucketPagesMax = 10'000;
 inline constexpr std::size_t kPinsMax = 64;     // leaves and nodes of one policy
 inline constexpr std::size_t kPinDepthMax = 5;  // of sss in sss
 inline constexpr std::size_t kPinPolicyBytesMax = 1 * kMiB;
-inline constexpr std::size_t kJweHeaderBytesMax = 4 * kMiB;  // base64url text
-inline constexpr std::size_t kSealedBytesMax = 64 * kMiB;
-inline constexpr std::size_t kShareFieldBytesMax = 128;  // Shamir's prime
-inline constexpr std::size_t kAdvertisementBytesMax = 256 * kKiB;
+inline constexpr std::size_t kJweHeaderBytesMax = 2 * kMiB;  // base64url text
+inline constexpr std::size_t kSealedBytesMax = 4 * kMiB;     // a JWE of it is a third larger
+inline constexpr std::size_t kShareFieldBytesMax = 128;      // Shamir's prime
 inline constexpr std::size_t kTangReplyBytesMax = 16 * kKiB;
-inline constexpr std::size_t kAdvertisedKeysMax = 256;
 
 // The network.
 inline constexpr std::size_t kHttpHeaderBytesMax = 256 * kKiB;

@@ -73,6 +73,8 @@ std::unique_ptr<Command> make_archive_drill();
 std::unique_ptr<Command> make_archive_mirror();
 std::unique_ptr<Command> make_archive_sync();
 std::unique_ptr<Command> make_archive_watch();
+std::unique_ptr<Command> make_seal();
+std::unique_ptr<Command> make_unseal();
 std::unique_ptr<Command> make_token_list();
 std::unique_ptr<Command> make_token_import();
 std::unique_ptr<Command> make_token_export();

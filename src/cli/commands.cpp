@@ -57,6 +57,8 @@ constexpr std::array kCommands = {
                  make_archive_sync},
     CommandEntry{"archive watch", "archive headers whenever they changed", false, false,
                  make_archive_watch},
+    CommandEntry{"seal", "seal bytes to servers and TPMs", false, false, make_seal},
+    CommandEntry{"unseal", "open what was sealed", false, false, make_unseal},
     CommandEntry{"token list", "list the tokens", false, false, make_token_list},
     CommandEntry{"token import", "store a token", true, true, make_token_import},
     CommandEntry{"token export", "print a token", false, false, make_token_export},

@@ -23,7 +23,7 @@ void check_choice(const Options::Info& info, const std::string& value) {
 }
 
 void set_value(const Options::Info& info, const std::vector<std::string>& values) {
-  if (values.size() > 1 && !info.value_name.empty()) {
+  if (values.size() > 1 && !info.value_name.empty() && !info.repeated) {
     throw Error(Code::kUsage, fmt::format("{} is given twice", info.name));
   }
   try {
@@ -51,7 +51,7 @@ void declare(CLI::App& app, const Options::Info& info) {
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->expected(1)
         ->allow_extra_args(false);
-    if (info.repeated) {
+    if (info.repeated && info.positional) {
       option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args(true);
     }
   }
@@ -106,6 +106,12 @@ void Options::add_size(const OptionText& text, std::optional<std::uint64_t>& tar
 
 void Options::add(const OptionText& text, std::function<void(const std::string&)> set) {
   declare(text).set = std::move(set);
+}
+
+void Options::add_each(const OptionText& text, std::function<void(const std::string&)> take) {
+  Info& info = declare(text);
+  info.repeated = true;
+  info.set = std::move(take);
 }
 
 void Options::positional(const OptionText& text, std::string& target) {

@@ -30,7 +30,7 @@ class Options {
     std::vector<std::string> choices;
     bool positional = false;
     bool required = false;
-    bool repeated = false;  // takes all positionals that are left
+    bool repeated = false;  // of positionals: takes all that are left; of options: may come again
     // Takes the text of the value; throws Error.
     std::function<void(const std::string&)> set;
   };
@@ -46,6 +46,8 @@ class Options {
   void add_size(const OptionText& text, std::optional<std::uint64_t>& target);
   // Any other kind of value.
   void add(const OptionText& text, std::function<void(const std::string&)> set);
+  // One that may be given several times.
+  void add_each(const OptionText& text, std::function<void(const std::string&)> take);
 
   void positional(const OptionText& text, std::string& target);
   void optional_positional(const OptionText& text, std::string& target);

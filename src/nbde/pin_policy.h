@@ -24,6 +24,9 @@ struct TangPin {
   // two; seal() reads the file.
   std::string advertisement;
   std::string advertisement_path;
+  // {"keys":[…]} of an advertisement that was trusted once: one that any of its signing keys has
+  // signed is trusted too. No part of the configuration's JSON.
+  Json trusted_keys;
 
   bool operator==(const TangPin&) const = default;
 };
@@ -70,13 +73,23 @@ std::string_view pin_name(const PinPolicy& policy) noexcept;
 // limits::kPinsMax or limits::kPinDepthMax.
 PinPolicy parse_pin_policy(std::string_view json, std::string_view pin = {});
 
-// The configuration, which parse_pin_policy reads back with pin_name(policy). "pins" of an sss
-// groups by pin, in the order null, tang, tpm2, sss, and in each as they stand.
+// The configuration, which parse_pin_policy reads back with pin_name(policy). "pins" of an sss are
+// grouped by the names of the pins, sorted, and in each group as they stand.
 Json to_json(const PinPolicy& policy);
 
 // A policy file (TOML, lukskeep-seal(1)): regions of servers, the closest of them, how many of
 // each. `name` is for messages. Throws Error{kInvalidArgument} naming the line.
 PinPolicy parse_pin_policy_toml(std::string_view text, std::string_view name);
+
+// "URL[,thp=THUMBPRINT][,adv=FILE]" and "[pcrs=7+8][,bank=sha256][,hash=…][,key=…]", as options of
+// commands have them. Throw Error{kUsage}.
+PinPolicy parse_tang_option(std::string_view text);
+PinPolicy parse_tpm2_option(std::string_view text);
+// One pin alone, or an sss of several, which want a threshold. Throws Error{kUsage}.
+PinPolicy join_pins(std::vector<PinPolicy> pins, std::optional<unsigned> threshold);
+
+// Throws Error{kInvalidArgument} if a part is out of its bounds, as parsers do.
+void check_pin_policy(const PinPolicy& policy);
 
 // `text` is JSON if it starts with '{' or '[', else the path of a file with either of the two.
 // Throws Error: as above, or kNotFound, kIo.

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <lukskeep/error.h>
 
 #include "base/json.h"
 #include "nbde/jwe.h"
@@ -24,6 +27,8 @@ struct SealedPin {
   std::string pin;  // "tang", "tpm2", "sss", "null", or one that this program does not know
   ShareState state = ShareState::kConfirmed;
   Jwe jwe;  // of this node; nothing in it if pending
+  // Why this share of an sss can never open; the others may do without it.
+  std::optional<Error> problem;
 
   // tang. Of one that is pending only url and thumbprint.
   std::string url;
@@ -41,17 +46,18 @@ struct SealedPin {
   std::vector<SealedPin> shares;  // pending ones last
 };
 
-// Throws Error{kDamaged, kUnsupported}; also for more than limits::kPinsMax pins or a depth above
-// limits::kPinDepthMax. A pin that is not known is described by its name only.
+// Throws Error{kDamaged, kUnsupported} if the root is not sound, or there are more than
+// limits::kPinsMax pins. A share that is not sound has a `problem`; a pin that is not known is
+// described by its name only.
 SealedPin describe(const Jwe& jwe, std::string_view what);
 
 // For `--json`: pin, state, url, kid, thumbprints of the advertised keys ("signing_keys",
 // "exchange_keys"), curve, threshold, shares and so on.
 OrderedJson to_json(const SealedPin& pin);
 
-// The policy that it was sealed by: every pin, nested ones too, in order. A tang pin trusts the
-// first signing key of the advertisement that it was sealed with. Throws Error{kUnsupported} if a
-// pin is not known.
+// The policy that it was sealed by: every pin, nested ones too, in order. A tang pin trusts what
+// the signing keys of the advertisement that it was sealed with have signed; its thumbprint is that
+// of the first of them. Throws Error if a pin is not known (kUnsupported), or is not sound.
 PinPolicy policy_of(const SealedPin& pin);
 
 }  // namespace lukskeep::nbde

@@ -27,11 +27,11 @@ def whole(page):
 
 
 def options_of_help(command):
-    return set(re.findall(r"^  (--[a-z-]+)", ok(*command.split(), "--help").text, re.M))
+    return set(re.findall(r"^  (--[a-z0-9-]+)", ok(*command.split(), "--help").text, re.M))
 
 
 def options_of_page(page):
-    return set(re.findall(r"^\*(--[a-z-]+)\*", whole(page), re.M))
+    return set(re.findall(r"^\*(--[a-z0-9-]+)\*", whole(page), re.M))
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - WITHOUT_PAGE))
