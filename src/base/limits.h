@@ -82,6 +82,8 @@ inline constexpr std::size_t kJwkOperationsMax = 16;
 inline constexpr std::size_t kJwkSetKeysMax = 64;
 inline constexpr std::size_t kJwsSignaturesMax = 32;
 inline constexpr std::size_t kJwsBytesMax = 256 * kKiB;
+// Volumes, or servers, that are dealt with side by side: they wait more than they compute.
+inline constexpr unsigned kUnlockThreadsMax = 32;
 // Watching for changes of headers.
 inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at

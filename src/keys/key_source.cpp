@@ -24,7 +24,7 @@ namespace lukskeep::keys {
 namespace {
 
 constexpr std::string_view kSyntaxHint =
-    "a key source is file:PATH[,offset=N][,size=N], fd:N, prompt: or volume-key:PATH";
+    "a key source is file:PATH[,offset=N][,size=N], fd:N, prompt:, binding: or volume-key:PATH";
 constexpr std::size_t kReadStepBytes = 64 * limits::kKiB;
 constexpr int kCancelPollMs = 100;
 
@@ -253,11 +253,13 @@ KeySource parse_key_source(std::string_view uri) {
   const std::string_view rest = uri.substr(colon + 1);
   if (scheme == "file") return parse_file_source(KeySource::Kind::kFile, rest, uri);
   if (scheme == "volume-key") return parse_file_source(KeySource::Kind::kVolumeKey, rest, uri);
-  if (scheme == "prompt") {
+  if (scheme == "prompt" || scheme == "binding") {
     if (!rest.empty()) {
-      bad_source(fmt::format("key source '{}': nothing may follow 'prompt:'", printable(uri)));
+      bad_source(fmt::format("key source '{}': nothing may follow '{}:'", printable(uri), scheme));
     }
-    return KeySource{};
+    KeySource source;
+    if (scheme == "binding") source.kind = KeySource::Kind::kBinding;
+    return source;
   }
   if (scheme == "fd") {
     const auto fd = parse_decimal<int>(rest);
@@ -270,10 +272,9 @@ KeySource parse_key_source(std::string_view uri) {
     source.fd = *fd;
     return source;
   }
-  if (scheme == "manager" || scheme == "binding") {
+  if (scheme == "manager") {
     throw Error(Code::kUnsupported,
-                fmt::format("key source '{}': this build has no {}", printable(uri),
-                            scheme == "manager" ? "key managers" : "network bindings"),
+                fmt::format("key source '{}': this build has no key managers", printable(uri)),
                 std::string(kSyntaxHint));
   }
   bad_source(
@@ -284,6 +285,8 @@ std::string to_string(const KeySource& source) {
   switch (source.kind) {
     case KeySource::Kind::kPrompt:
       return "prompt:";
+    case KeySource::Kind::kBinding:
+      return "binding:";
     case KeySource::Kind::kFd:
       return fmt::format("fd:{}", source.fd);
     case KeySource::Kind::kFile:
@@ -299,6 +302,9 @@ std::string to_string(const KeySource& source) {
 
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel) {
+  if (source.kind == KeySource::Kind::kBinding) {
+    throw Error(Code::kUsage, "only a volume that is there has a binding: to take a key from");
+  }
   if (source.kind != KeySource::Kind::kPrompt) return read_input(source, cancel);
   if (!prompter) throw Error(Code::kUsage, "there is nobody to ask for a passphrase");
   SecretBytes line = prompter(request);

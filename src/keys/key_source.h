@@ -4,9 +4,10 @@
 //   fd:N                            the rest of an open descriptor
 //   prompt:                         a line from the terminal, without its newline
 //   volume-key:PATH[,offset=N][,size=N]  the volume key itself, not a passphrase
+//   binding:                        a binding in the volume's own header
 //
-// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. Later kinds
-// (manager:, binding:) have their scheme reserved here.
+// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. A later kind
+// (manager:) has its scheme reserved here.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,7 @@
 namespace lukskeep::keys {
 
 struct KeySource {
-  enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey };
+  enum class Kind : std::uint8_t { kFile, kFd, kPrompt, kVolumeKey, kBinding };
   Kind kind = Kind::kPrompt;
   std::string path;
   int fd = -1;
@@ -46,7 +47,8 @@ struct PromptRequest {
 using Prompter = std::function<SecretBytes(const PromptRequest&)>;
 
 // Reads the bytes. Waits for a pipe or another program as long as it takes, and looks at `cancel`
-// (may be null) meanwhile. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
+// (may be null) meanwhile. kBinding needs the volume, which is for the caller to ask: here it throws
+// kUsage. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
 // kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size).
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel = nullptr);

@@ -117,7 +117,7 @@ TEST(KeySourceUri, RefusesNamingThePart) {
       BadUri{"fd:99999999999", Code::kUsage, "is not a descriptor"},
       BadUri{"prompt:text", Code::kUsage, "nothing may follow"},
       BadUri{"manager:id", Code::kUnsupported, "no key managers"},
-      BadUri{"binding:", Code::kUnsupported, "no network bindings"},
+      BadUri{"binding:1", Code::kUsage, "nothing may follow"},
   };
   for (const BadUri& bad : cases) {
     const Error error = error_of([&] { parse_key_source(bad.uri); });
