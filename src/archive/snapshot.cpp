@@ -23,6 +23,7 @@
 #include "luks/header_backup.h"
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
+#include "luks/luks1_gap.h"
 #include "storage/memory_device.h"
 
 namespace lukskeep::archive {
@@ -126,7 +127,7 @@ Manifest describe(const luks::HeaderFile& file) {
                     .label = manifest_text(header.label, kNameBytesMax),
                     .version = header.version == luks::Version::kLuks1 ? 1U : 2U,
                     .sequence_id = header.sequence_id,
-                    .header_bytes = luks::header_size_bytes(header),
+                    .header_bytes = luks::header_copy_bytes(file),
                     .metadata_bytes = header.metadata_size_bytes,
                     .payload_offset_bytes = luks::payload_offset_bytes(header),
                     .keyslots = describe_keyslots(header),
@@ -305,10 +306,11 @@ std::vector<SnapshotKey> describe_keyslots(const luks::Header& header) {
 std::string content_id(const luks::HeaderFile& file) {
   const luks::Header& header = file.header();
   const Device& device = *file.device();
+  const std::uint64_t copy_bytes = luks::header_copy_bytes(file);
   Fingerprint fingerprint;
   const auto add_range = [&](std::uint64_t offset, std::uint64_t size) {
     const std::uint64_t have = offset < device.size_bytes() ? device.size_bytes() - offset : 0;
-    Bytes bytes(std::min({size, have, luks::header_size_bytes(header)}));
+    Bytes bytes(std::min({size, have, copy_bytes}));
     device.read(offset, bytes);
     fingerprint.add(bytes);
   };
@@ -320,6 +322,8 @@ std::string content_id(const luks::HeaderFile& file) {
   for (const auto& [id, keyslot] : header.keyslots) {
     add_range(keyslot.area.offset_bytes, keyslot.area.size_bytes);
   }
+  const std::uint64_t header_bytes = luks::header_size_bytes(header);
+  if (copy_bytes > header_bytes) add_range(header_bytes, copy_bytes - header_bytes);
   return fingerprint.hex();
 }
 

@@ -22,6 +22,8 @@ inline constexpr std::uint64_t kKeyslotAreaBytesMax = 2 * kMiB;     // 512 bytes
 inline constexpr std::uint64_t kKeyslotsAreaBytesMax = 128 * kMiB;  // LUKS2 §2.4
 inline constexpr std::uint64_t kLuks2MetadataBytesMax = 4 * kMiB;   // LUKS2 §2.3
 inline constexpr std::size_t kSaltBytesMax = 512;
+// Of the gap before a LUKS1 payload, which may be as large as its maker liked: what records use.
+inline constexpr std::uint64_t kLuksmetaGapBytesMax = 4 * kMiB;
 
 // Checks of a header: how much of an area is in memory, and how many places of damage in one
 // keyslot are listed.
@@ -148,6 +150,8 @@ inline constexpr std::size_t kTangRulesMax = 10'000;
 inline constexpr std::size_t kTangRulesBytesMax = 4 * kMiB;
 inline constexpr std::size_t kTangLogBytesMax = 1 * kMiB;  // waiting to be written
 inline constexpr std::size_t kTangBackupBytesMax = 32 * kMiB;
+// Volumes, or servers, that are dealt with side by side: they wait more than they compute.
+inline constexpr unsigned kUnlockThreadsMax = 32;
 // Watching for changes of headers.
 inline constexpr std::size_t kWatchFoldersMax = 65'536;
 inline constexpr std::size_t kWatchFilesMax = 65'536;  // with a header, or to be looked at

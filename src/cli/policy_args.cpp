@@ -2,8 +2,8 @@
 
 namespace lukskeep::cli {
 
-void PolicyArgs::declare(Options& options) {
-  options.add({.name = "--policy",
+void PolicyArgs::declare(Options& options, std::string_view name) {
+  options.add({.name = name,
                .value = "NAME|FILE",
                .help = "refuse a header that this policy does not allow: untrusted, or a file"},
               source);

@@ -1,17 +1,21 @@
 #include "cli/volume_access.h"
 
+#include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "archive/keeper.h"
 #include "base/bytes.h"
+#include "cli/binding_access.h"
 #include "cli/key_manager_args.h"
 #include "cli/named_device.h"
 #include "cli/signals.h"
 #include "cli/units.h"
 #include "keys/key_source.h"
 #include "luks/header_backup.h"
+#include "luks/luks1_gap.h"
 #include "storage/location.h"
 #include "storage/memory_device.h"
 
@@ -79,23 +83,33 @@ OpenedVolume unlock_with_secret(const Session& session, const luks::HeaderFile& 
                           printable(id, 128), tried));
 }
 
+// A copy of the header that can be changed in every way in which the header could be.
+Bytes header_and_gap(const luks::HeaderFile& file) {
+  Bytes bytes = luks::backup_header(file, true);
+  if (const auto gap = luks::Luks1Gap::open_anew(file)) {
+    const std::size_t end = gap->gap().offset_bytes + gap->gap().size_bytes;
+    bytes.resize(std::max(bytes.size(), end));
+  }
+  return bytes;
+}
+
 }  // namespace
 
-void VolumeArgs::declare(Options& options) {
+void VolumeArgs::declare(Options& options, std::string_view policy_name) {
   options.positional({.name = "VOLUME", .help = "the volume: a file, a block device or a URI"},
                      volume);
   options.add({.name = "--header",
                .value = "FILE",
                .help = "the header is in FILE, apart from the payload"},
               header);
-  policy.declare(options);
+  policy.declare(options, policy_name);
 }
 
 void KeyArgs::declare(Options& options) {
   options.add({.name = "--key",
                .value = "SOURCE",
                .help = "the passphrase: file:PATH[,offset=N][,size=N], fd:N, prompt: (default), "
-                       "volume-key:PATH, mapping:NAME, keyring:NAME, manager:ID"},
+                       "volume-key:PATH, mapping:NAME, keyring:NAME, manager:ID, binding:"},
               key);
   declare_limits(options);
 }
@@ -174,7 +188,7 @@ luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs
     return changing;
   }
   const luks::HeaderFile file = open_header_unjudged(args);
-  auto copy = std::make_shared<storage::MemoryDevice>(luks::backup_header(file, true));
+  auto copy = std::make_shared<storage::MemoryDevice>(header_and_gap(file));
   luks::HeaderFile changing =
       luks::HeaderFile::open(with_name(std::move(copy), file.device()->name()));
   args.policy.enforce(changing);
@@ -199,6 +213,9 @@ OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
                            const KeyArgs& args, const luks::UnlockOptions& options) {
   warn_if_insecure(args.allow_insecure);
   const keys::KeySource source = keys::parse_key_source(args.key);
+  if (source.kind == keys::KeySource::Kind::kBinding) {
+    return unlock_by_binding(file, PinContextArgs().context(session), options);
+  }
   const bool prompt = source.kind == keys::KeySource::Kind::kPrompt;
   const std::string volume = file.device()->name();
   const keys::PromptRequest request{.text = fmt::format("passphrase for '{}'", volume)};
@@ -225,6 +242,10 @@ SecretBytes read_new_passphrase(const Session& session, const std::string& sourc
   if (keys::is_volume_key(parsed)) {
     throw Error(Code::kUsage, fmt::format("'{}' is a volume key, not a passphrase for a keyslot",
                                           printable(source)));
+  }
+  if (parsed.kind == keys::KeySource::Kind::kBinding) {
+    throw Error(Code::kUsage, "a binding is no passphrase to give to a keyslot",
+                "'lukskeep bind' makes a keyslot with a binding");
   }
   const keys::PromptRequest request{
       .text = fmt::format("new passphrase for '{}'", printable(volume, 256)), .confirm = true};

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <lukskeep/device.h>
 #include <lukskeep/secret_bytes.h>
@@ -25,7 +26,8 @@ struct VolumeArgs {
   std::string header;
   PolicyArgs policy;
 
-  void declare(Options& options);
+  // `policy_name`: see PolicyArgs.
+  void declare(Options& options, std::string_view policy_name = "--policy");
   // Where the header is: --header if given, else the volume itself.
   const std::string& header_path() const { return header.empty() ? volume : header; }
 };

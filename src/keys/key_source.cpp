@@ -27,7 +27,7 @@ namespace {
 
 constexpr std::string_view kSyntaxHint =
     "a key source is file:PATH[,offset=N][,size=N], fd:N, prompt:, volume-key:PATH, mapping:NAME, "
-    "keyring:NAME or manager:ID";
+    "keyring:NAME, manager:ID or binding:";
 constexpr std::size_t kReadStepBytes = 64 * limits::kKiB;
 constexpr int kCancelPollMs = 100;
 
@@ -266,11 +266,13 @@ KeySource parse_key_source(std::string_view uri) {
     source.path = decode_path(rest, uri);
     return source;
   }
-  if (scheme == "prompt") {
+  if (scheme == "prompt" || scheme == "binding") {
     if (!rest.empty()) {
-      bad_source(fmt::format("key source '{}': nothing may follow 'prompt:'", printable(uri)));
+      bad_source(fmt::format("key source '{}': nothing may follow '{}:'", printable(uri), scheme));
     }
-    return KeySource{};
+    KeySource source;
+    if (scheme == "binding") source.kind = KeySource::Kind::kBinding;
+    return source;
   }
   if (scheme == "fd") {
     const auto fd = parse_decimal<int>(rest);
@@ -292,11 +294,6 @@ KeySource parse_key_source(std::string_view uri) {
     source.path = rest;
     return source;
   }
-  if (scheme == "binding") {
-    throw Error(Code::kUnsupported,
-                fmt::format("key source '{}': this build has no network bindings", printable(uri)),
-                std::string(kSyntaxHint));
-  }
   bad_source(
       fmt::format("key source '{}': unknown scheme '{}'", printable(uri), printable(scheme)));
 }
@@ -305,6 +302,8 @@ std::string to_string(const KeySource& source) {
   switch (source.kind) {
     case KeySource::Kind::kPrompt:
       return "prompt:";
+    case KeySource::Kind::kBinding:
+      return "binding:";
     case KeySource::Kind::kFd:
       return fmt::format("fd:{}", source.fd);
     case KeySource::Kind::kMapping:
@@ -336,6 +335,9 @@ SecretBytes read_key(const KeySource& source, const PromptRequest& request,
   if (source.kind == KeySource::Kind::kManager) {
     throw Error(Code::kUsage, fmt::format("a secret of a key manager ('{}') cannot be used here",
                                           printable(source.path)));
+  }
+  if (source.kind == KeySource::Kind::kBinding) {
+    throw Error(Code::kUsage, "only a volume that is there has a binding: to take a key from");
   }
   if (source.kind != KeySource::Kind::kPrompt) return read_input(source, cancel);
   if (!prompter) throw Error(Code::kUsage, "there is nobody to ask for a passphrase");

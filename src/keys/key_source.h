@@ -7,9 +7,9 @@
 //   mapping:NAME                    the volume key of the running dm-crypt mapping /dev/mapper/NAME
 //   keyring:NAME                    a key of type "user" in the kernel's keyrings
 //   manager:ID                      a secret of the configured key manager
+//   binding:                        a binding in the volume's own header
 //
-// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too. The scheme
-// binding: is reserved.
+// A comma or percent sign in PATH is written %2C or %25; other %XX are decoded too.
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,8 @@ struct KeySource {
     kVolumeKey,
     kMapping,
     kKeyring,
-    kManager
+    kManager,
+    kBinding
   };
   Kind kind = Kind::kPrompt;
   std::string path;  // of kMapping and kKeyring the name, of kManager the ID
@@ -62,8 +63,8 @@ using Prompter = std::function<SecretBytes(const PromptRequest&)>;
 // Reads the bytes. Waits for a pipe or another program as long as it takes, and looks at `cancel`
 // (may be null) meanwhile. Throws Error: kNotFound, kPermissionDenied, kIo, kInterrupted,
 // kInvalidArgument (empty, larger than limits::kPassphraseBytesMax, shorter than offset + size),
-// kUsage for manager: (its secrets come from keys/key_manager.h), and what
-// storage::read_mapping_key throws.
+// kUsage for manager: (its secrets come from keys/key_manager.h) and binding: (which needs the
+// volume), and what storage::read_mapping_key throws.
 SecretBytes read_key(const KeySource& source, const PromptRequest& request,
                      const Prompter& prompter, const CancelToken* cancel = nullptr);
 

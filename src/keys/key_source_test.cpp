@@ -118,7 +118,7 @@ TEST(KeySourceUri, RefusesNamingThePart) {
       BadUri{"prompt:text", Code::kUsage, "nothing may follow"},
       BadUri{"manager:", Code::kUsage, "names nothing"},
       BadUri{"keyring:", Code::kUsage, "names nothing"},
-      BadUri{"binding:", Code::kUnsupported, "no network bindings"},
+      BadUri{"binding:1", Code::kUsage, "nothing may follow"},
   };
   for (const BadUri& bad : cases) {
     const Error error = error_of([&] { parse_key_source(bad.uri); });

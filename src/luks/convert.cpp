@@ -14,6 +14,7 @@
 #include "luks/crypt_device.h"
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
+#include "luks/luks1_gap.h"
 #include "luks/luks2_codec.h"
 
 namespace lukskeep::luks {
@@ -220,6 +221,12 @@ Plan plan_luks2(const HeaderFile& file) {
   if (encryption.find('-') == std::string::npos || encryption.starts_with("cipher_null")) {
     plan.obstacles.push_back(
         fmt::format("LUKS2 has no keyslots that are encrypted with '{}'", printable(encryption)));
+  }
+  // LUKS2 would have its keyslots there.
+  if (header_copy_bytes(file) > header_size_bytes(file.header())) {
+    plan.obstacles.emplace_back(
+        "there are luksmeta records behind the keyslots (lukskeep unbind; and for those of other "
+        "programs: luksmeta nuke)");
   }
   const std::uint64_t begin = 2 * kConvertedMetadataBytes;
   const std::uint64_t room = header_room_bytes(file);

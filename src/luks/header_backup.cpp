@@ -16,6 +16,7 @@
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
 #include "luks/luks1_fields.h"
+#include "luks/luks1_gap.h"
 #include "luks/luks2_codec.h"
 
 namespace lukskeep::luks {
@@ -25,7 +26,8 @@ std::string version_name(const Header& header) {
   return header.version == Version::kLuks1 ? "LUKS1" : "LUKS2";
 }
 
-// In the size of a backup. What lies between the header's end and that is no part of it.
+// In the size of a backup. What lies between the header's end and that is no part of it; the
+// records behind a LUKS1 header are.
 Bytes read_header_bytes(const HeaderFile& file, std::string_view what) {
   const std::uint64_t end = header_end_bytes(file.header());
   const Device& device = *file.device();
@@ -38,8 +40,10 @@ Bytes read_header_bytes(const HeaderFile& file, std::string_view what) {
                 fmt::format("{} '{}' has a header of {} bytes, more than any program writes", what,
                             device.name(), end));
   }
-  Bytes bytes(header_size_bytes(file.header()));
+  const std::uint64_t size = header_size_bytes(file.header());
+  Bytes bytes(header_copy_bytes(file));
   device.read(0, MutableBytes(bytes).first(end));
+  if (bytes.size() > size) device.read(size, MutableBytes(bytes).subspan(size));
   return bytes;
 }
 
@@ -333,7 +337,8 @@ RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<D
                    .revived = {},
                    .bytes = read_header_bytes(source, "the backup"),
                    .replaced = {}};
-  plan.bytes.resize(header_end_bytes(plan.from_backup));
+  const bool records = plan.bytes.size() > header_size_bytes(plan.from_backup);
+  if (!records) plan.bytes.resize(header_end_bytes(plan.from_backup));
   if (target->size_bytes() < plan.bytes.size()) {
     throw Error(Code::kTooSmall,
                 fmt::format("'{}' has {} bytes, the header in the backup has {}", target->name(),
@@ -358,6 +363,10 @@ RestorePlan plan_restore(std::shared_ptr<Device> backup, const std::shared_ptr<D
     }
     compare_geometry(plan.from_backup, *plan.present, plan);
     compare_keys(plan.from_backup, *plan.present, plan);
+    if (!records && header_copy_bytes(file) > header_size_bytes(file.header())) {
+      plan.notes.emplace_back(
+          "the luksmeta records of the volume stay as they are: the backup has none");
+    }
   } catch (const Error& error) {
     if (error.code() != Code::kNotLuks && error.code() != Code::kDamaged &&
         error.code() != Code::kUnsupported) {
@@ -405,9 +414,19 @@ void leave_out_keyslots(RestorePlan& plan, const std::set<int>& keyslots) {
 void remove_header(const HeaderFile& file, ByteView copy) {
   Device& device = *file.device();
   const std::unique_ptr<DeviceLock> lock = device.lock_metadata();
-  const std::uint64_t end = header_end_bytes(file.header());
+  const std::uint64_t copied = header_copy_bytes(file);
+  const bool records = copied > header_size_bytes(file.header());
+  const std::uint64_t end = records ? copied : header_end_bytes(file.header());
   Bytes present(end);
   device.read(0, present);
+  // A copy has nothing of what lies between the header and its records.
+  if (records) {
+    const auto at = [&](std::uint64_t offset) {
+      return present.begin() + static_cast<std::ptrdiff_t>(offset);
+    };
+    std::fill(at(header_end_bytes(file.header())), at(header_size_bytes(file.header())),
+              std::byte{0});
+  }
   if (copy.size() < end || !std::ranges::equal(present, copy.first(end))) {
     throw Error(Code::kConflict,
                 fmt::format("somebody else changed the header of '{}' meanwhile", device.name()),

@@ -15,6 +15,7 @@
 #include "luks/key_material_check.h"
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
+#include "luks/luks1_gap.h"
 #include "luks/luks2_codec.h"
 #include "storage/window_device.h"
 
@@ -333,7 +334,8 @@ void Checker::check_payload_place() {
   }
   if (size > offset) return;
   // A file of just the header is what backups are.
-  const bool backup = attached_ && size == header_size_bytes(header_);
+  const bool backup =
+      attached_ && (size == header_size_bytes(header_) || size == header_copy_bytes(file_));
   add({.severity = backup ? Severity::kNote : Severity::kError,
        .code = backup ? "header-only" : "payload-outside",
        .object = "payload",

@@ -10,7 +10,7 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/database.h"
+#include "storage/database.h"
 #include "base/limits.h"
 
 namespace lukskeep::server {

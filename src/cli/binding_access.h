@@ -1,0 +1,49 @@
+// What commands about bindings share: how servers are asked, and volumes opened by their bindings.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/options.h"
+#include "cli/pin_args.h"
+#include "cli/session.h"
+#include "cli/volume_access.h"
+#include "luks/header_file.h"
+#include "luks/keyslots.h"
+#include "nbde/binding.h"
+#include "nbde/pin_policy.h"
+#include "nbde/seal.h"
+
+namespace lukskeep::cli {
+
+// POLICY or --policy, and what else says whom to seal to.
+struct BindPolicyArgs {
+  PinPolicyArgs pins;
+  PinContextArgs context;
+  std::optional<std::string> policy_option;
+
+  void declare(Options& options);
+  // Throws Error{kUsage} if none is given, or two ways are mixed.
+  nbde::PinPolicy read() const;
+};
+
+// Asks the servers of all bindings of `file` (of options.keyslot only, if that is set) at once; the
+// first binding that opens wins. Throws Error{kNotFound} if there is none, else what the first one
+// that failed threw, saying why each did.
+OpenedVolume unlock_by_binding(const luks::HeaderFile& file, const nbde::PinContext& context,
+                               const luks::UnlockOptions& options);
+
+// By --key if it was given, else by the volume's own bindings.
+OpenedVolume unlock_for_binding(const Session& session, const luks::HeaderFile& file,
+                                const std::optional<std::string>& key, KeyArgs args,
+                                const nbde::PinContext& context);
+
+// The keyslots of bindings that are there to stay, or to be completed: `wanted` alone, if given.
+// Throws Error{kNotFound} if there is none.
+std::vector<int> binding_keyslots(const luks::HeaderFile& file, std::optional<int> wanted);
+
+// The policy that the binding of `keyslot` was sealed by. Throws as nbde::policy_of.
+nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot);
+
+}  // namespace lukskeep::cli

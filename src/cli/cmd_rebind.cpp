@@ -1,0 +1,173 @@
+// unbind, rebind, top-up: bindings that go, and that get new keys or the shares they lack.
+#include <optional>
+#include <string>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <lukskeep/error.h>
+
+#include "base/bytes.h"
+#include "cli/binding_access.h"
+#include "cli/command.h"
+#include "nbde/binding_change.h"
+
+namespace lukskeep::cli {
+namespace {
+
+class Unbind final : public Command {
+ public:
+  void declare(Options& options) override {
+    volume_.declare(options);
+    options.add({.name = "--slot", .value = "N", .help = "the keyslot of the binding"}, slot_);
+    options.flag({.name = "--orphans", .help = "remove what is left of bindings without keyslot"},
+                 orphans_);
+  }
+
+  void run(const Session& session) override {
+    if (slot_.has_value() == orphans_) {
+      throw Error(Code::kUsage, "one of --slot N and --orphans says what to remove",
+                  "'lukskeep bindings' lists the bindings");
+    }
+    luks::HeaderFile file = open_header_for_change(session, volume_);
+    const std::string_view verb = session.dry_run ? "would remove" : "removed";
+    if (orphans_) {
+      const int count = nbde::remove_orphan_bindings(file);
+      return report(session, {{"volume", volume_.volume}, {"orphans", count}},
+                    fmt::format("{} {} leftovers of bindings from '{}'", verb, count,
+                                printable(volume_.volume, 256)));
+    }
+    remove(session, file);
+    report(session, {{"volume", volume_.volume}, {"removed", *slot_}},
+           fmt::format("{} keyslot {} of '{}' with its binding", verb, *slot_,
+                       printable(volume_.volume, 256)));
+  }
+
+ private:
+  void remove(const Session& session, luks::HeaderFile& file) const {
+    try {
+      nbde::remove_binding(file, *slot_, session.yes);
+    } catch (const Error& error) {
+      if (error.code() != Code::kLastKeyslot) throw;
+      confirm(
+          session,
+          fmt::format("Keyslot {} is the last one that opens '{}'. Without it the data is lost.",
+                      *slot_, printable(volume_.volume, 256)),
+          error);
+      nbde::remove_binding(file, *slot_, true);
+    }
+  }
+
+  VolumeArgs volume_;
+  std::optional<int> slot_;
+  bool orphans_ = false;
+};
+
+class Rebind final : public Command {
+ public:
+  void declare(Options& options) override {
+    volume_.declare(options);
+    options.add({.name = "--slot",
+                 .value = "N",
+                 .help = "only the binding of this keyslot (default: all bindings)"},
+                slot_);
+    options.add({.name = "--key",
+                 .value = "SOURCE",
+                 .help = "a passphrase (default: the volume's own bindings)"},
+                source_);
+    key_.declare_limits(options);
+    servers_.declare(options);
+    options.flag({.name = "--allow-pending",
+                  .help = "leave out servers that are down, if the others suffice: see top-up"},
+                 allow_pending_);
+  }
+
+  void run(const Session& session) override {
+    luks::HeaderFile file = open_header_for_change(session, volume_);
+    const std::vector<int> slots = binding_keyslots(file, slot_);
+    const OpenedVolume opened =
+        unlock_for_binding(session, file, source_, key_, servers_.context(session));
+    for (const int slot : slots) rebind(session, file, opened.unlocked, slot);
+    report(session, {{"volume", volume_.volume}, {"keyslots", slots}},
+           fmt::format("{} keyslot{} {} of '{}' with a new passphrase and the same policy",
+                       session.dry_run ? "would bind" : "bound", slots.size() == 1 ? "" : "s",
+                       fmt::join(slots, ", "), printable(volume_.volume, 256)));
+  }
+
+ private:
+  void rebind(const Session& session, luks::HeaderFile& file, const luks::Unlocked& key,
+              int slot) const {
+    const nbde::PinPolicy policy = policy_of_binding(file, slot);
+    nbde::PinContext context = servers_.context(session);
+    context.allow_pending = allow_pending_;
+    nbde::rebind(
+        file, key, slot,
+        [&](ByteView passphrase) { return nbde::seal(policy, passphrase, context); },
+        [&](const nbde::Jwe& jwe) { return nbde::unseal(jwe, context); },
+        {.cancel = session.cancel, .unlock = key_.unlock_options(session)});
+  }
+
+  VolumeArgs volume_;
+  KeyArgs key_;
+  PinContextArgs servers_;
+  std::optional<int> slot_;
+  std::optional<std::string> source_;
+  bool allow_pending_ = false;
+};
+
+class TopUp final : public Command {
+ public:
+  void declare(Options& options) override {
+    volume_.declare(options);
+    options.add({.name = "--slot",
+                 .value = "N",
+                 .help = "only the binding of this keyslot (default: all bindings)"},
+                slot_);
+    servers_.declare(options);
+    options.flag({.name = "--trust-on-first-use",
+                  .help = "take whatever key a server shows whose thumbprint is not known"},
+                 trust_);
+  }
+
+  void run(const Session& session) override {
+    luks::HeaderFile file = open_header_for_change(session, volume_);
+    nbde::PinContext context = servers_.context(session);
+    context.trust_on_first_use = trust_;
+    std::size_t added = 0;
+    std::size_t confirmed = 0;
+    std::size_t pending = 0;
+    for (const int slot : binding_keyslots(file, slot_)) {
+      const nbde::Binding binding = nbde::find_binding(file, slot);
+      const nbde::ToppedUp result = nbde::top_up(*binding.jwe, context);
+      if (result.jwe != *binding.jwe) nbde::replace_sealed(file, binding, result.jwe);
+      added += result.added;
+      confirmed += result.saved;
+      pending += result.pending;
+      for (const Error& error : result.errors) warn(error.message());
+    }
+    if (pending > 0) session.outcome->exit_status = 1;
+    report(
+        session,
+        {{"volume", volume_.volume},
+         {"added", added},
+         {"confirmed", confirmed},
+         {"pending", pending}},
+        fmt::format("{} {} shares to '{}' and {} {} more; {} still pending",
+                    session.dry_run ? "would add" : "added", added, printable(volume_.volume, 256),
+                    session.dry_run ? "confirm" : "confirmed", confirmed, pending));
+  }
+
+ private:
+  VolumeArgs volume_;
+  PinContextArgs servers_;
+  std::optional<int> slot_;
+  bool trust_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_unbind() { return std::make_unique<Unbind>(); }
+std::unique_ptr<Command> make_rebind() { return std::make_unique<Rebind>(); }
+std::unique_ptr<Command> make_top_up() { return std::make_unique<TopUp>(); }
+
+}  // namespace lukskeep::cli

@@ -1,0 +1,154 @@
+#include "nbde/binding.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "base/base64url.h"
+#include "base/json.h"
+#include "crypto/random.h"
+#include "luks/luks1_gap.h"
+#include "luks/luks2_codec.h"
+#include "nbde/binding_marks.h"
+
+namespace lukskeep::nbde {
+namespace {
+
+constexpr std::size_t kPassphraseRandomBytes = 40;
+constexpr std::uint32_t kPassphraseIterations = 1000;
+
+luks::LuksmetaType record_type() {
+  constexpr std::array<unsigned char, 16> kUuid = {0xcb, 0x6e, 0x89, 0x04, 0x81, 0xff, 0x40, 0xda,
+                                                   0xa8, 0x4a, 0x07, 0xab, 0x9a, 0xb5, 0x71, 0x5e};
+  luks::LuksmetaType type{};
+  std::ranges::transform(kUuid, type.begin(), [](unsigned char c) { return std::byte{c}; });
+  return type;
+}
+
+// What is wrong with a binding is a finding.
+template <typename Read>
+void read_into(Binding& binding, const Read& read) {
+  try {
+    binding.jwe = read();
+  } catch (const Error& error) {
+    if (error.code() != Code::kDamaged && error.code() != Code::kUnsupported) throw;
+    binding.problem = error.message();
+  }
+}
+
+std::optional<int> replaced_by(const Json& token) {
+  const auto found = token.find(kReplacesMember);
+  if (found == token.end() || !found->is_number_unsigned()) return std::nullopt;
+  const auto number = found->get<std::uint64_t>();
+  if (number >= luks::kLuks2KeyslotCountMax) return std::nullopt;
+  return static_cast<int>(number);
+}
+
+void add_token(const luks::Header& header, int id, const luks::Token& token,
+               std::vector<Binding>& bindings) {
+  const std::string what = fmt::format("token {}", id);
+  Binding binding;
+  binding.token = id;
+  read_into(binding, [&] {
+    const Json json = parse_json(token.json, what);
+    binding.replaces = replaced_by(json);
+    const auto jwe = json.find("jwe");
+    if (jwe == json.end()) throw Error(Code::kDamaged, fmt::format("{}: it has no jwe", what));
+    return parse_flattened_jwe(*jwe, what);
+  });
+  if (token.keyslots.empty()) {
+    binding.orphan = true;
+    bindings.push_back(std::move(binding));
+    return;
+  }
+  for (const int keyslot : token.keyslots) {
+    binding.keyslot = keyslot;
+    binding.orphan = !header.keyslots.contains(keyslot);
+    bindings.push_back(binding);
+  }
+}
+
+std::vector<Binding> luks1_bindings(const luks::HeaderFile& file) {
+  std::vector<Binding> bindings;
+  const auto gap = luks::Luks1Gap::open(file);
+  if (!gap) return bindings;
+  for (int slot = 0; slot < luks::kLuks1KeyslotCount; ++slot) {
+    const luks::LuksmetaSlot& record = gap->table().slots.at(static_cast<std::size_t>(slot));
+    if (record.type != kBindingRecordType) continue;
+    Binding binding;
+    binding.keyslot = slot;
+    binding.orphan = !file.header().keyslots.contains(slot);
+    binding.replaces = marked_keyslot(record.reserved, kReplacesMark);
+    binding.leftover = marked_keyslot(record.reserved, kLeftoverMark);
+    read_into(binding, [&] {
+      return parse_compact_jwe(as_string_view(gap->load(slot)),
+                               fmt::format("luksmeta record {}", slot));
+    });
+    bindings.push_back(std::move(binding));
+  }
+  return bindings;
+}
+
+}  // namespace
+
+const luks::LuksmetaType kBindingRecordType = record_type();
+
+std::vector<Binding> list_bindings(const luks::HeaderFile& file) {
+  const luks::Header& header = file.header();
+  if (header.version == luks::Version::kLuks1) return luks1_bindings(file);
+  std::vector<Binding> bindings;
+  for (const auto& [id, token] : header.tokens) {
+    if (token.type == kBindingTokenType) add_token(header, id, token, bindings);
+  }
+  return bindings;
+}
+
+Binding find_binding(const luks::HeaderFile& file, int keyslot) {
+  std::optional<Binding> found;
+  for (Binding& binding : list_bindings(file)) {
+    if (binding.keyslot != keyslot || binding.orphan) continue;
+    // Of several the one that can be read, and first of all the one that is there to stay.
+    if (!found || !found->jwe || (binding.jwe && found->replaces)) found = std::move(binding);
+  }
+  if (!found) {
+    throw Error(Code::kNotFound,
+                fmt::format("keyslot {} of '{}' has no binding", keyslot, file.device()->name()),
+                "'lukskeep bindings' lists those that there are");
+  }
+  if (!found->jwe) {
+    throw Error(Code::kDamaged, fmt::format("the binding of keyslot {} of '{}' is damaged: {}",
+                                            keyslot, file.device()->name(), found->problem));
+  }
+  return std::move(*found);
+}
+
+luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces) {
+  Json json = {{"type", kBindingTokenType},
+               {"keyslots", {std::to_string(keyslot)}},
+               {"jwe", to_flattened(jwe)}};
+  if (replaces) json[kReplacesMember] = static_cast<unsigned>(*replaces);
+  return luks::parse_token(json.dump(), "token of a binding");
+}
+
+SecretBytes make_binding_passphrase() {
+  return secret_to_base64url(crypto::random_secret(kPassphraseRandomBytes).span());
+}
+
+luks::NewKeyslot binding_keyslot(const luks::Header& header) {
+  std::string hash = "sha256";
+  for (const auto& [id, digest] : header.digests) {
+    if (digest.segments.empty() || digest.hash.empty()) continue;
+    hash = digest.hash;
+    break;
+  }
+  return {.cost = {.type = crypto::KdfType::kPbkdf2,
+                   .hash = std::move(hash),
+                   .iterations = kPassphraseIterations}};
+}
+
+}  // namespace lukskeep::nbde

@@ -1,0 +1,427 @@
+#include "nbde/binding_change.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "base/bytes.h"
+#include "luks/header_backup.h"
+#include "luks/layout.h"
+#include "luks/luks1_gap.h"
+#include "nbde/binding_marks.h"
+
+namespace lukskeep::nbde {
+namespace {
+
+using luks::Header;
+using luks::HeaderChange;
+using luks::HeaderFile;
+using luks::Luks1Gap;
+
+luks::AreaRange area_range(const luks::Keyslot& keyslot) {
+  return {.offset_bytes = keyslot.area.offset_bytes, .size_bytes = keyslot.area.size_bytes};
+}
+
+Luks1Gap open_gap(const HeaderFile& file) {
+  auto gap = Luks1Gap::open(file);
+  if (gap) return std::move(*gap);
+  throw Error(
+      Code::kUnsupported,
+      fmt::format("'{}' is LUKS1, which keeps bindings between its keyslots and the payload, "
+                  "and there is no room",
+                  file.device()->name()),
+      "make the header LUKS2 (lukskeep header convert), or a new volume");
+}
+
+// ---- where a new binding goes ----------------------------------------------------------------
+
+// Whether another program keeps something beside that keyslot, which a binding would overwrite.
+bool taken_by_others(const Luks1Gap* gap, int keyslot) {
+  if (gap == nullptr) return false;
+  const luks::LuksmetaSlot& record = gap->table().slots.at(static_cast<std::size_t>(keyslot));
+  return record.used() && record.type != kBindingRecordType;
+}
+
+int choose_keyslot(const HeaderFile& file, const Luks1Gap* gap, std::optional<int> wanted) {
+  const Header& header = file.header();
+  const int count = header.version == luks::Version::kLuks1 ? luks::kLuks1KeyslotCount
+                                                            : luks::kLuks2KeyslotCountMax;
+  if (wanted && (*wanted < 0 || *wanted >= count)) {
+    throw Error(
+        Code::kInvalidArgument,
+        fmt::format("keyslot {} does not exist: they are numbered 0 to {}", *wanted, count - 1));
+  }
+  std::set<int> taken;
+  for (const Binding& binding : list_bindings(file)) {
+    if (binding.replaces && !binding.orphan) taken.insert(*binding.replaces);
+  }
+  for (int id = 0; id < count; ++id) {
+    if (header.keyslots.contains(id) || taken_by_others(gap, id)) taken.insert(id);
+  }
+  if (wanted && taken.contains(*wanted)) {
+    throw Error(Code::kExists, fmt::format("keyslot {} is taken", *wanted),
+                "remove it first, or leave the number out");
+  }
+  if (wanted) return *wanted;
+  for (int id = 0; id < count; ++id) {
+    if (!taken.contains(id)) return id;
+  }
+  throw Error(Code::kNoFreeKeyslot, fmt::format("all {} keyslots are taken", count),
+              "remove one that is no longer needed");
+}
+
+int choose_token(const Header& header, std::optional<int> wanted) {
+  if (wanted && (*wanted < 0 || *wanted >= luks::kLuks2TokenCountMax)) {
+    throw Error(Code::kInvalidArgument,
+                fmt::format("token {} does not exist: they are numbered 0 to {}", *wanted,
+                            luks::kLuks2TokenCountMax - 1));
+  }
+  if (wanted && header.tokens.contains(*wanted)) {
+    throw Error(Code::kExists, fmt::format("token {} is taken", *wanted),
+                "remove it first, or leave the number out");
+  }
+  if (wanted) return *wanted;
+  for (int id = 0; id < luks::kLuks2TokenCountMax; ++id) {
+    if (!header.tokens.contains(id)) return id;
+  }
+  throw Error(Code::kNoSpace, "all 32 tokens are taken", "remove one (lukskeep token remove)");
+}
+
+void drop_orphan_tokens(Header& header) {
+  std::erase_if(header.tokens, [&](const auto& entry) {
+    return entry.second.type == kBindingTokenType &&
+           std::ranges::none_of(entry.second.keyslots,
+                                [&](int id) { return header.keyslots.contains(id); });
+  });
+}
+
+int wipe_orphan_records(const HeaderFile& file, Luks1Gap& gap) {
+  int wiped = 0;
+  for (int slot = 0; slot < luks::kLuks1KeyslotCount; ++slot) {
+    const luks::LuksmetaSlot& record = gap.table().slots.at(static_cast<std::size_t>(slot));
+    if (record.type != kBindingRecordType || file.header().keyslots.contains(slot)) continue;
+    gap.wipe(slot);
+    ++wiped;
+  }
+  return wiped;
+}
+
+// The metadata is full: says how much larger it would have to be.
+void commit_with_remedy(HeaderFile& file, HeaderChange change) {
+  const std::uint64_t metadata_bytes = change.header.metadata_size_bytes;
+  try {
+    file.commit(std::move(change));
+  } catch (const Error& error) {
+    if (error.code() != Code::kNoSpace) throw;
+    throw Error(
+        Code::kNoSpace, error.message(),
+        fmt::format("make the metadata larger: lukskeep header resize --metadata-size {}KiB; "
+                    "or bind to fewer servers",
+                    metadata_bytes * 4 / 1024));
+  }
+}
+
+struct Fresh {
+  Jwe jwe;
+  SecretBytes passphrase;
+  std::optional<int> replaces;
+};
+
+int add_luks2(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal, Fresh fresh,
+              const BindOptions& options) {
+  const int keyslot = choose_keyslot(file, nullptr, options.keyslot);
+  HeaderChange change{.header = file.header()};
+  drop_orphan_tokens(change.header);
+  const int token = choose_token(change.header, options.token);
+  if (!luks::find_free_area(change.header,
+                            luks::keyslot_area_bytes(static_cast<std::uint32_t>(key.key.size())))) {
+    throw Error(Code::kNoFreeKeyslot, "the keyslots area has no room for another keyslot",
+                "remove a keyslot that is no longer needed");
+  }
+  fresh.jwe = seal(fresh.passphrase.span());
+  change.new_areas.push_back(luks::put_keyslot(change.header, keyslot, key.digest, key.key.span(),
+                                               fresh.passphrase.span(),
+                                               binding_keyslot(change.header), options.cancel));
+  change.header.tokens[token] = make_binding_token(fresh.jwe, keyslot, fresh.replaces);
+  commit_with_remedy(file, std::move(change));
+  return keyslot;
+}
+
+int add_luks1(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal, Fresh fresh,
+              const BindOptions& options) {
+  if (options.token) {
+    throw Error(Code::kInvalidArgument, "LUKS1 has no tokens, so none of that number");
+  }
+  Luks1Gap gap = open_gap(file);
+  const int keyslot = choose_keyslot(file, &gap, options.keyslot);
+  fresh.jwe = seal(fresh.passphrase.span());
+  const std::string text = to_compact(fresh.jwe);
+  HeaderChange change{.header = file.header()};
+  change.new_areas.push_back(luks::put_keyslot(change.header, keyslot, key.digest, key.key.span(),
+                                               fresh.passphrase.span(),
+                                               binding_keyslot(change.header), options.cancel));
+  wipe_orphan_records(file, gap);
+  const std::uint32_t mark =
+      fresh.replaces ? kReplacesMark | static_cast<std::uint32_t>(*fresh.replaces) : 0;
+  gap.save(
+      {.slot = keyslot, .type = kBindingRecordType, .data = as_byte_view(text), .reserved = mark});
+  file.commit(std::move(change));
+  return keyslot;
+}
+
+int add(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal,
+        std::optional<int> replaces, const BindOptions& options) {
+  Fresh fresh{.jwe = {}, .passphrase = make_binding_passphrase(), .replaces = replaces};
+  return file.header().version == luks::Version::kLuks1
+             ? add_luks1(file, key, seal, std::move(fresh), options)
+             : add_luks2(file, key, seal, std::move(fresh), options);
+}
+
+// ---- removing --------------------------------------------------------------------------------
+
+void check_not_last(const HeaderFile& file, int keyslot) {
+  const Header& header = file.header();
+  const bool another = std::ranges::any_of(header.keyslots, [&](const auto& entry) {
+    return entry.first != keyslot && luks::opens_segment(header, entry.first);
+  });
+  if (!luks::opens_segment(header, keyslot) || another) return;
+  throw Error(Code::kLastKeyslot,
+              fmt::format("keyslot {} is the last that opens '{}': without it the data is lost",
+                          keyslot, file.device()->name()),
+              "--yes removes it all the same");
+}
+
+// Without the keyslot, and without the binding tokens that were for it alone.
+HeaderChange without_binding(const HeaderFile& file, int keyslot) {
+  HeaderChange change{.header = file.header()};
+  const auto found = change.header.keyslots.find(keyslot);
+  if (found != change.header.keyslots.end()) change.obsolete.push_back(area_range(found->second));
+  std::erase_if(change.header.tokens, [&](const auto& entry) {
+    return entry.second.type == kBindingTokenType &&
+           entry.second.keyslots == std::set<int>{keyslot};
+  });
+  luks::drop_keyslot(change.header, keyslot);
+  return change;
+}
+
+// ---- replacing -------------------------------------------------------------------------------
+
+// The new binding of a rebind of `keyslot` that was cut.
+std::optional<Binding> find_helper(const HeaderFile& file, int keyslot) {
+  for (Binding& binding : list_bindings(file)) {
+    if (binding.replaces == keyslot && !binding.orphan) return std::move(binding);
+  }
+  return std::nullopt;
+}
+
+// Whether the volume opens with what is in the header now, and nothing else.
+bool opens(const HeaderFile& file, const luks::Unlocked& key, const Binding& helper,
+           const Opener& open, const RebindOptions& options) {
+  const HeaderFile stored = HeaderFile::open(file.device());
+  const Binding binding = find_binding(stored, helper.keyslot);
+  const SecretBytes passphrase = open(*binding.jwe);
+  luks::UnlockOptions unlock = options.unlock;
+  unlock.keyslot = helper.keyslot;
+  unlock.cancel = options.cancel;
+  const auto unlocked = luks::unlock(stored, passphrase.span(), unlock);
+  return unlocked && equal_constant_time(unlocked->key.span(), key.key.span());
+}
+
+std::optional<int> token_of(const HeaderFile& file, int keyslot) {
+  for (const auto& [id, token] : file.header().tokens) {
+    if (token.type == kBindingTokenType && token.keyslots.contains(keyslot)) return id;
+  }
+  return std::nullopt;
+}
+
+// The helper's material stays where it is; its keyslot and token get the old one's numbers.
+void finish_luks2(HeaderFile& file, int keyslot, const Binding& helper) {
+  HeaderChange change{.header = file.header()};
+  Header& header = change.header;
+  luks::Keyslot fresh = header.keyslots.at(helper.keyslot);
+  const auto digest = std::ranges::find_if(header.digests, [&](const auto& entry) {
+    return entry.second.keyslots.contains(helper.keyslot);
+  });
+  const int digest_id = digest->first;
+  const luks::Digest kept = digest->second;
+  const int token = token_of(file, keyslot).value_or(*helper.token);
+  if (const auto old = header.keyslots.find(keyslot); old != header.keyslots.end()) {
+    fresh.priority = old->second.priority;
+    change.obsolete.push_back(area_range(old->second));
+    luks::drop_keyslot(header, keyslot);
+  }
+  luks::drop_keyslot(header, helper.keyslot);
+  header.tokens.erase(*helper.token);
+  header.tokens[token] = make_binding_token(*helper.jwe, keyslot);
+  header.keyslots[keyslot] = std::move(fresh);
+  // A digest of unbound keys goes with its last keyslot.
+  header.digests.try_emplace(digest_id, kept);
+  header.digests.at(digest_id).keyslots.erase(helper.keyslot);
+  header.digests.at(digest_id).keyslots.insert(keyslot);
+  file.commit(std::move(change));
+}
+
+bool holds_same_key(const Header& header, int a, int b) {
+  return header.keyslots.contains(a) && header.keyslots.contains(b) &&
+         luks::same_key(header.keyslots.at(a), header.keyslots.at(b));
+}
+
+// A keyslot's sealed bytes do not depend on where they are.
+void copy_luks1_keyslot(HeaderFile& file, int from, int to) {
+  HeaderChange change{.header = file.header()};
+  luks::Keyslot copy = change.header.keyslots.at(from);
+  Bytes material(copy.area.size_bytes);
+  file.device()->read(copy.area.offset_bytes, material);
+  luks::Luks1Slot& slot = change.header.luks1_slots.at(static_cast<std::size_t>(to));
+  slot = {.material_offset_sectors = slot.material_offset_sectors, .stripes = slot.stripes};
+  copy.area.offset_bytes = std::uint64_t{slot.material_offset_sectors} * 512;
+  change.new_areas.push_back(
+      {.offset_bytes = copy.area.offset_bytes, .material = std::move(material)});
+  for (auto& [id, digest] : change.header.digests) {
+    if (digest.keyslots.contains(from)) digest.keyslots.insert(to);
+  }
+  change.header.keyslots[to] = std::move(copy);
+  file.commit(std::move(change));
+}
+
+// Takes the keyslot away that a rebind has left, and then what says so.
+void drop_leftover(HeaderFile& file, Luks1Gap& gap, int keyslot, int leftover) {
+  if (holds_same_key(file.header(), keyslot, leftover)) {
+    luks::remove_keyslot(file, leftover, false);
+  }
+  gap.mark(keyslot, 0);
+}
+
+// Each step can be the last before power fails; done again from the start, what was done is passed
+// over. At every point the old binding, the helper or the new one is whole.
+void finish_luks1(HeaderFile& file, int keyslot, int helper) {
+  if (file.header().keyslots.contains(keyslot) && !holds_same_key(file.header(), keyslot, helper)) {
+    luks::remove_keyslot(file, keyslot, false);
+  }
+  if (!file.header().keyslots.contains(keyslot)) copy_luks1_keyslot(file, helper, keyslot);
+  Luks1Gap gap = open_gap(file);
+  gap.move(helper, keyslot, kLeftoverMark | static_cast<std::uint32_t>(helper));
+  drop_leftover(file, gap, keyslot, helper);
+}
+
+void finish(HeaderFile& file, int keyslot, const Binding& helper) {
+  if (file.header().version == luks::Version::kLuks1) {
+    return finish_luks1(file, keyslot, helper.keyslot);
+  }
+  finish_luks2(file, keyslot, helper);
+}
+
+// Whether what a cut rebind of `keyslot` has left is completed by now.
+bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Opener& open,
+            const RebindOptions& options) {
+  for (const Binding& binding : list_bindings(file)) {
+    if (binding.keyslot != keyslot || !binding.leftover) continue;
+    Luks1Gap gap = open_gap(file);
+    drop_leftover(file, gap, keyslot, *binding.leftover);
+    return true;
+  }
+  const auto helper = find_helper(file, keyslot);
+  if (!helper) return false;
+  const bool old_is_there = file.header().keyslots.contains(keyslot) &&
+                            !holds_same_key(file.header(), keyslot, helper->keyslot);
+  try {
+    if (opens(file, key, *helper, open, options)) {
+      finish(file, keyslot, *helper);
+      return true;
+    }
+  } catch (const Error& error) {
+    if (error.code() == Code::kInterrupted || !old_is_there) throw;
+  }
+  // It was cut too early, or its servers are gone: from the start.
+  remove_binding(file, helper->keyslot, false);
+  return false;
+}
+
+}  // namespace
+
+int add_binding(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal,
+                const BindOptions& options) {
+  return add(file, key, seal, {}, options);
+}
+
+void remove_binding(HeaderFile& file, int keyslot, bool allow_last) {
+  const std::vector<Binding> bindings = list_bindings(file);
+  const bool bound = std::ranges::any_of(
+      bindings, [&](const Binding& binding) { return binding.keyslot == keyslot; });
+  if (!bound) {
+    throw Error(
+        Code::kNotFound,
+        fmt::format("keyslot {} of '{}' has no binding", keyslot, file.device()->name()),
+        "'lukskeep bindings' lists those that there are, 'lukskeep key remove' removes other "
+        "keyslots");
+  }
+  const bool active = file.header().keyslots.contains(keyslot);
+  if (active && !allow_last) check_not_last(file, keyslot);
+  if (active || file.header().version == luks::Version::kLuks2) {
+    file.commit(without_binding(file, keyslot));
+  }
+  if (file.header().version == luks::Version::kLuks1) open_gap(file).wipe(keyslot);
+}
+
+int remove_orphan_bindings(HeaderFile& file) {
+  if (file.header().version == luks::Version::kLuks1) {
+    auto gap = Luks1Gap::open(file);
+    return gap ? wipe_orphan_records(file, *gap) : 0;
+  }
+  HeaderChange change{.header = file.header()};
+  drop_orphan_tokens(change.header);
+  const std::size_t before = file.header().tokens.size();
+  const std::size_t after = change.header.tokens.size();
+  if (after != before) file.commit(std::move(change));
+  return static_cast<int>(before - after);
+}
+
+bool rebind(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Sealer& seal,
+            const Opener& open, const RebindOptions& options) {
+  if (resume(file, key, keyslot, open, options)) return true;
+  const std::vector<Binding> bindings = list_bindings(file);
+  const bool bound = std::ranges::any_of(bindings, [&](const Binding& binding) {
+    return binding.keyslot == keyslot && !binding.orphan;
+  });
+  if (!bound) {
+    throw Error(Code::kNotFound,
+                fmt::format("keyslot {} of '{}' has no binding", keyslot, file.device()->name()),
+                "'lukskeep bindings' lists those that there are");
+  }
+  const int fresh =
+      add(file, key, seal, keyslot, {.keyslot = {}, .token = {}, .cancel = options.cancel});
+  const Binding helper = find_binding(file, fresh);
+  if (!opens(file, key, helper, open, options)) {
+    remove_binding(file, fresh, false);
+    throw Error(Code::kInternal,
+                fmt::format("what the servers opened does not open keyslot {} of '{}'", fresh,
+                            file.device()->name()),
+                "the old binding is as it was");
+  }
+  finish(file, keyslot, helper);
+  return false;
+}
+
+void replace_sealed(HeaderFile& file, const Binding& binding, const Jwe& jwe) {
+  if (file.header().version == luks::Version::kLuks1) {
+    Luks1Gap gap = open_gap(file);
+    const std::string text = to_compact(jwe);
+    const std::uint32_t mark =
+        gap.table().slots.at(static_cast<std::size_t>(binding.keyslot)).reserved;
+    return gap.save({.slot = binding.keyslot,
+                     .type = kBindingRecordType,
+                     .data = as_byte_view(text),
+                     .reserved = mark});
+  }
+  HeaderChange change{.header = file.header()};
+  change.header.tokens[*binding.token] = make_binding_token(jwe, binding.keyslot, binding.replaces);
+  commit_with_remedy(file, std::move(change));
+}
+
+}  // namespace lukskeep::nbde

@@ -1,0 +1,194 @@
+// Power cuts at every write and flush of bind, unbind and rebind, in both versions.
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include <lukskeep/error.h>
+
+#include "luks/crash_test_tools.h"
+#include "luks/test_volume.h"
+#include "nbde/binding.h"
+#include "nbde/binding_change.h"
+#include "nbde/binding_test_tools.h"
+
+namespace lukskeep::nbde {
+namespace {
+
+using luks::HeaderFile;
+using luks::Version;
+using luks::testing::Change;
+using luks::testing::CrashRun;
+using luks::testing::kFirstPassphrase;
+using luks::testing::must_unlock;
+using testing::open_null;
+using testing::seal_null;
+
+class BindingCrashTest : public ::testing::TestWithParam<Version> {
+ protected:
+  // Small keys: what a keyslot costs here is its material.
+  static Bytes start(int bindings) {
+    constexpr std::uint32_t kKeyBytes = 32;
+    luks::CreateOptions options = luks::testing::cheap_options(GetParam());
+    options.key_size_bytes = kKeyBytes;
+    if (GetParam() == Version::kLuks2) {
+      options.keyslots_size_bytes = 5 * luks::keyslot_area_bytes(kKeyBytes);
+    }
+    HeaderFile file = luks::testing::make_volume(options);
+    for (int i = 0; i < bindings; ++i) bind(file);
+    return luks::testing::contents(file);
+  }
+
+  static void bind(HeaderFile& file) {
+    const luks::Unlocked key = must_unlock(file, kFirstPassphrase);
+    add_binding(file, key, seal_null, {});
+  }
+
+  static void rebind_one(HeaderFile& file, int keyslot) {
+    const luks::Unlocked key = must_unlock(file, kFirstPassphrase);
+    rebind(file, key, keyslot, seal_null, open_null, {});
+  }
+
+  // How many bindings open the volume by themselves, with the keyslot that they name.
+  static int count_opening(const HeaderFile& file) {
+    const std::vector<Binding> bindings = list_bindings(file);
+    return static_cast<int>(std::ranges::count_if(bindings, [&](const Binding& binding) {
+      if (binding.orphan || !binding.jwe) return false;
+      const SecretBytes passphrase = open_null(*binding.jwe);
+      return luks::unlock(file, passphrase.span(), {.keyslot = binding.keyslot}).has_value();
+    }));
+  }
+
+  static void cut(const Bytes& start, const Change& change,
+                  const std::function<void(HeaderFile&)>& judge) {
+    const CrashRun whole = luks::testing::run_undisturbed(start, change);
+    const auto points = luks::testing::cut_power_everywhere(
+        start, change, {.operations = whole.operations, .rounds = 4}, [&](const Bytes& medium) {
+          HeaderFile file = luks::testing::reopen(medium);
+          EXPECT_TRUE(luks::testing::opens(file, kFirstPassphrase));
+          judge(file);
+        });
+    EXPECT_GT(points, 8U);
+  }
+
+  static Change on_file(std::function<void(HeaderFile&)> change) {
+    return [change = std::move(change)](const std::shared_ptr<Device>& device) {
+      HeaderFile file = HeaderFile::open(device);
+      change(file);
+    };
+  }
+};
+
+TEST_P(BindingCrashTest, BindKeepsTheOthersAndCanBeDoneAgain) {
+  cut(start(1), on_file(bind), [](HeaderFile& file) {
+    EXPECT_GE(count_opening(file), 1);
+    const int before = count_opening(file);
+    bind(file);
+    EXPECT_EQ(count_opening(file), before + 1);
+    const std::vector<Binding> bindings = list_bindings(file);
+    EXPECT_TRUE(std::ranges::none_of(bindings, &Binding::orphan));
+  });
+}
+
+TEST_P(BindingCrashTest, UnbindKeepsTheOthersAndCanBeDoneAgain) {
+  cut(start(2), on_file([](HeaderFile& file) { remove_binding(file, 1, false); }),
+      [](HeaderFile& file) {
+        EXPECT_GE(count_opening(file), 1);
+        const std::vector<Binding> bindings = list_bindings(file);
+        if (bindings.size() == 2) remove_binding(file, 1, false);
+        EXPECT_EQ(list_bindings(file).size(), 1U);
+        EXPECT_EQ(file.header().keyslots.size(), 2U);
+        EXPECT_EQ(count_opening(file), 1);
+      });
+}
+
+TEST_P(BindingCrashTest, RebindKeepsAWayToOpenAndGoesOnWhereItWasCut) {
+  cut(start(1), on_file([](HeaderFile& file) { rebind_one(file, 1); }), [](HeaderFile& file) {
+    EXPECT_GE(count_opening(file), 1);
+    rebind_one(file, 1);
+    const std::vector<Binding> bindings = list_bindings(file);
+    ASSERT_EQ(bindings.size(), 1U);
+    EXPECT_EQ(bindings[0].keyslot, 1);
+    EXPECT_FALSE(bindings[0].replaces);
+    EXPECT_FALSE(bindings[0].leftover);
+    EXPECT_EQ(count_opening(file), 1);
+    EXPECT_EQ(file.header().keyslots.size(), 2U);
+  });
+}
+
+// The same with power failing again while the first cut is mended.
+TEST_P(BindingCrashTest, RebindOutlivesASecondCut) {
+  const Bytes first = start(1);
+  const Change change = on_file([](HeaderFile& file) { rebind_one(file, 1); });
+  const CrashRun whole = luks::testing::run_undisturbed(first, change);
+  for (std::uint64_t at = 0; at < whole.operations; at += 2) {
+    const Bytes medium = luks::testing::run_until_cut(first, change, at, at);
+    const CrashRun mending = luks::testing::run_undisturbed(medium, change);
+    for (std::uint64_t again = 0; again < mending.operations; again += 3) {
+      SCOPED_TRACE("cuts at " + std::to_string(at) + " and " + std::to_string(again));
+      HeaderFile file =
+          luks::testing::reopen(luks::testing::run_until_cut(medium, change, again, again));
+      EXPECT_GE(count_opening(file), 1);
+      rebind_one(file, 1);
+      EXPECT_EQ(count_opening(file), 1);
+      EXPECT_EQ(file.header().keyslots.size(), 2U);
+    }
+  }
+}
+
+TEST_P(BindingCrashTest, RebindKeepsTheOldOneIfTheNewOneDoesNotOpen) {
+  HeaderFile file = luks::testing::reopen(start(1));
+  const Bytes before = luks::testing::contents(file);
+  const luks::Unlocked key = must_unlock(file, kFirstPassphrase);
+  const auto wrong = [](const Jwe&) { return SecretBytes(as_byte_view("wrong")); };
+  EXPECT_THROW(rebind(file, key, 1, seal_null, wrong, {}), Error);
+  EXPECT_EQ(count_opening(file), 1);
+  EXPECT_EQ(list_bindings(file).size(), 1U);
+  EXPECT_EQ(file.header().keyslots.size(), 2U);
+}
+
+TEST_P(BindingCrashTest, RefusesBeforeServersAreAsked) {
+  HeaderFile file = luks::testing::reopen(start(1));
+  const luks::Unlocked key = must_unlock(file, kFirstPassphrase);
+  const auto unasked = [](ByteView) -> Jwe { throw Error(Code::kInternal, "it was asked"); };
+  for (const int taken : {0, 1, 32, -1}) {
+    try {
+      add_binding(file, key, unasked, {.keyslot = taken});
+      ADD_FAILURE() << taken;
+    } catch (const Error& error) {
+      EXPECT_NE(error.code(), Code::kInternal) << taken;
+    }
+  }
+}
+
+TEST_P(BindingCrashTest, RefusesWhatDoesNotFitBeforeItWrites) {
+  HeaderFile file = luks::testing::reopen(start(1));
+  const luks::Unlocked key = must_unlock(file, kFirstPassphrase);
+  const auto huge = [](ByteView) { return testing::null_jwe(std::string(1 << 21, 'x')); };
+  const Bytes before = luks::testing::contents(file);
+  try {
+    add_binding(file, key, huge, {});
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kNoSpace);
+    EXPECT_NE(error.hint(), "");
+  }
+  EXPECT_EQ(luks::testing::contents(file), before);
+}
+
+TEST_P(BindingCrashTest, TheLastWayToOpenIsNotRemoved) {
+  HeaderFile file = luks::testing::reopen(start(1));
+  luks::remove_keyslot(file, 0, false);
+  EXPECT_THROW(remove_binding(file, 1, false), Error);
+  EXPECT_EQ(count_opening(file), 1);
+  EXPECT_THROW(remove_binding(file, 0, true), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, BindingCrashTest,
+                         ::testing::Values(Version::kLuks1, Version::kLuks2),
+                         luks::testing::version_name);
+
+}  // namespace
+}  // namespace lukskeep::nbde
