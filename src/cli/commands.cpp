@@ -1,8 +1,8 @@
 #include <array>
 
 #include "cli/command.h"
-#include "cli/volume_access.h"
 #include "cli/key_manager_args.h"
+#include "cli/volume_access.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -81,15 +81,19 @@ constexpr std::array kCommands = {
                  make_policy_check},
     CommandEntry{"inspect", "tell what an image is, and whether it is safe", false, false,
                  make_inspect},
-    CommandEntry{"tang serve", "answer clients that unlock volumes over the network", false, false, make_tang_serve},
+    CommandEntry{"tang serve", "answer clients that unlock volumes over the network", false, false,
+                 make_tang_serve},
     CommandEntry{"tang keygen", "make a pair of keys", true, false, make_tang_keygen},
     CommandEntry{"tang rotate", "make new keys and hide the old", true, false, make_tang_rotate},
     CommandEntry{"tang keys", "list the keys", false, false, make_tang_keys},
-    CommandEntry{"tang hide", "stop telling of a key, and go on answering with it", true, false, make_tang_hide},
+    CommandEntry{"tang hide", "stop telling of a key, and go on answering with it", true, false,
+                 make_tang_hide},
     CommandEntry{"tang unhide", "tell of a hidden key again", true, false, make_tang_unhide},
-    CommandEntry{"tang delete", "destroy a hidden key that nobody needs any more", true, false, make_tang_delete},
+    CommandEntry{"tang delete", "destroy a hidden key that nobody needs any more", true, false,
+                 make_tang_delete},
     CommandEntry{"tang usage", "tell who used which key", false, false, make_tang_usage},
-    CommandEntry{"tang backup", "write all keys to one sealed and signed file", true, false, make_tang_backup},
+    CommandEntry{"tang backup", "write all keys to one sealed and signed file", true, false,
+                 make_tang_backup},
     CommandEntry{"tang restore", "put the keys of a backup back", true, false, make_tang_restore},
     CommandEntry{"config", "show or change label, subsystem, priorities, flags", true, true,
                  make_config},

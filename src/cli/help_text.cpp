@@ -168,7 +168,7 @@ _lukskeep_options() {
 _lukskeep_values() {
   case "$1" in
 @VALUES@    --key | --new-key | --volume-key)
-      values='file: fd: prompt: volume-key: mapping: keyring: manager:'
+      values='file: fd: prompt: volume-key: mapping: keyring: manager: binding:'
       compopt -o nospace
       ;;
     --key-manager)

@@ -20,8 +20,8 @@ constexpr std::chrono::seconds kWriteEvery{1};
 // Who comes when so many are counted already.
 constexpr std::string_view kOthers = "others";
 
-void create_tables(archive::Database& database, std::int64_t now_s) {
-  archive::Transaction transaction(database);
+void create_tables(storage::Database& database, std::int64_t now_s) {
+  storage::Transaction transaction(database);
   database.run(
       "CREATE TABLE IF NOT EXISTS record (since_s INTEGER NOT NULL);"
       "CREATE TABLE IF NOT EXISTS uses (key TEXT NOT NULL, client TEXT NOT NULL,"
@@ -67,7 +67,7 @@ std::optional<TangUsage> read_tang_usage(const std::string& path) {
   struct stat status{};
   if (stat(path.c_str(), &status) != 0) return std::nullopt;
   return naming(path, [&] {
-    archive::Database database(real_path(path));
+    storage::Database database(real_path(path));
     TangUsage usage;
     auto since = database.prepare("SELECT since_s FROM record");
     if (since.step()) usage.since_s = since.number(0);
@@ -122,14 +122,14 @@ std::vector<DeleteRisk> judge_delete(const std::optional<TangUsage>& usage,
 
 struct TangUsageRecorder::File {
   std::string path;
-  archive::Database database;
+  storage::Database database;
 };
 
 TangUsageRecorder::TangUsageRecorder(const std::string& path)
     : file_(naming(path,
                    [&] {
                      auto file =
-                         std::make_unique<File>(File{path, archive::Database(real_path(path))});
+                         std::make_unique<File>(File{path, storage::Database(real_path(path))});
                      chmod(path.c_str(), 0640);
                      // Readers do not wait for writers, nor writers for the disk.
                      file->database.run("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL");
@@ -187,7 +187,7 @@ void TangUsageRecorder::write() {
   std::string problem;
   try {
     naming(file_->path, [&] {
-      archive::Transaction transaction(file_->database);
+      storage::Transaction transaction(file_->database);
       for (const auto& [name, count] : counts) {
         file_->database
             .prepare(
