@@ -9,7 +9,6 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/uuid.h"
-#include "cli/signals.h"
 #include "cli/volume_access.h"
 #include "storage/extents.h"
 #include "storage/file_device.h"
@@ -60,7 +59,7 @@ bool holds_data(const Device& device, PathKind kind) {
 
 }  // namespace
 
-PathKind kind_of(const std::string& path) { return storage::kind_of(path, &cancel_token()); }
+PathKind kind_of(const std::string& path) { return storage::kind_of(path); }
 
 void refuse_same(const std::string& source, const std::string& destination) {
   if (!storage::same_place(source, destination)) return;
@@ -97,8 +96,8 @@ Target::Target(const std::string& path, PathKind settled, std::uint64_t size_byt
   if (present != PathKind::kDevice) {
     *this = Target(storage::create_location(path, {.size_bytes = size_bytes,
                                                    .replace = present == PathKind::kFile,
-                                                   .direct = direct,
-                                                   .cancel = &cancel_token()}));
+
+                                                   .direct = direct}));
     return;
   }
   device_ = open_device(path, storage::Access::kReadWrite, direct);

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "storage/file_device.h"
 #include "storage/nbd_device.h"
+#include "storage/rbd_device.h"
 
 namespace lukskeep::storage {
 namespace {
@@ -134,17 +135,21 @@ std::unique_ptr<Device> open_location(const std::string& location, const OpenOpt
                        {.access = options.access, .lock = options.lock, .direct = options.direct});
     case Scheme::kNbd:
       return open_nbd(location, options);
+    case Scheme::kRbd:
+      return open_rbd(location, options);
     default:
       refuse_scheme(location);
   }
 }
 
-PathKind kind_of(const std::string& location, const CancelToken*) {
+PathKind kind_of(const std::string& location) {
   switch (scheme_of(location)) {
     case Scheme::kFile:
       return kind_of_path(location);
     case Scheme::kNbd:
       return PathKind::kDevice;
+    case Scheme::kRbd:
+      return rbd_exists(location) ? PathKind::kDevice : PathKind::kAbsent;
     default:
       refuse_scheme(location);
   }

@@ -62,13 +62,12 @@ enum class PathKind : std::uint8_t {
 // What is there now. Throws Error{kUnsupported} for a directory or anything else that holds no data
 // of its own; kPermissionDenied, kNotFound or kIo for a path that cannot be looked at. An NBD
 // export is not asked for.
-PathKind kind_of(const std::string& location, const CancelToken* cancel = nullptr);
+PathKind kind_of(const std::string& location);
 
 struct CreateOptions {
   std::uint64_t size_bytes = 0;
   bool replace = false;  // an existing file may be replaced by commit()
   bool direct = false;
-  const CancelToken* cancel = nullptr;
 };
 
 // Makes a new volume where nothing is, or a file that may be replaced. Throws what PendingFile and
