@@ -164,6 +164,8 @@ std::unique_ptr<PendingDevice> create_location(const std::string& location,
       throw Error(
           Code::kUnsupported,
           fmt::format("cannot make {}: an NBD server alone makes its exports", quoted(location)));
+    case Scheme::kRbd:
+      return create_rbd(location, options);
     default:
       refuse_scheme(location);
   }
