@@ -79,6 +79,9 @@ set(CPACK_DEBIAN_PACKAGE_DEPENDS "libcurl4 (>= 7.85)")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS nbdkit)
 # For the pin tpm2 only, likewise.
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libtss2-esys-3.0.2-0, libtss2-tctildr0, libtss2-mu0")
+# Likewise (src/storage), and only for who names volumes elsewhere.
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS libnbd0)
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS librbd1)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
   "Creates, opens, reads, writes and re-keys LUKS1 and LUKS2 volumes in files and on block\n\

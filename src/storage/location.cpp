@@ -16,6 +16,7 @@
 #include "storage/file_device.h"
 #include "storage/nbd_device.h"
 #include "storage/qcow2.h"
+#include "storage/rbd_device.h"
 
 namespace lukskeep::storage {
 namespace {
@@ -36,12 +37,6 @@ constexpr std::array kSchemes = {
 
 std::string quoted(const std::string& location) {
   return fmt::format("'{}'", printable(location, 256));
-}
-
-[[noreturn]] void refuse_scheme(const std::string& location) {
-  throw Error(Code::kUnsupported,
-              fmt::format("{}: this build cannot open such a URI", quoted(location)),
-              fmt::format("a file of that name is './{}'", printable(location, 256)));
 }
 
 // Absent if nothing is there.
@@ -131,52 +126,55 @@ bool same_place(const std::string& a, const std::string& b) {
 std::unique_ptr<Device> open_location(const std::string& location, const OpenOptions& options) {
   switch (scheme_of(location)) {
     case Scheme::kFile:
-      return open_file(location, {.access = options.access,
-                                  .lock = options.lock,
-                                  .lock_length_bytes = options.lock_length_bytes,
-                                  .direct = options.direct});
+      break;
     case Scheme::kNbd:
       return open_nbd(location, options);
+    case Scheme::kRbd:
+      return open_rbd(location, options);
     case Scheme::kQcow2:
       return open_qcow2(*local_path(location), {.access = options.access,
                                                 .lock = options.lock,
                                                 .direct = options.direct,
                                                 .allow_backing = options.allow_backing,
                                                 .allow_data_file = options.allow_data_file});
-    default:
-      refuse_scheme(location);
   }
+  return open_file(location, {.access = options.access,
+                              .lock = options.lock,
+                              .lock_length_bytes = options.lock_length_bytes,
+                              .direct = options.direct});
 }
 
-PathKind kind_of(const std::string& location, const CancelToken*) {
+PathKind kind_of(const std::string& location) {
   switch (scheme_of(location)) {
     case Scheme::kFile:
     case Scheme::kQcow2:
-      return kind_of_path(*local_path(location));
+      break;
     case Scheme::kNbd:
       return PathKind::kDevice;
-    default:
-      refuse_scheme(location);
+    case Scheme::kRbd:
+      return rbd_exists(location) ? PathKind::kDevice : PathKind::kAbsent;
   }
+  return kind_of_path(*local_path(location));
 }
 
 std::unique_ptr<PendingDevice> create_location(const std::string& location,
                                                const CreateOptions& options) {
   switch (scheme_of(location)) {
     case Scheme::kFile:
-      return create_pending_file(location, options);
+      break;
     case Scheme::kNbd:
       throw Error(
           Code::kUnsupported,
           fmt::format("cannot make {}: an NBD server alone makes its exports", quoted(location)));
+    case Scheme::kRbd:
+      return create_rbd(location, options);
     case Scheme::kQcow2:
       return create_qcow2(
           *local_path(location),
           {.size_bytes = options.size_bytes, .crypto_header_bytes = options.crypto_header_bytes},
           options.replace, options.direct);
-    default:
-      refuse_scheme(location);
   }
+  return create_pending_file(location, options);
 }
 
 }  // namespace lukskeep::storage
