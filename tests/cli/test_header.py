@@ -223,6 +223,8 @@ def test_what_is_no_volume(place):
     fails(4, "info", "empty", cwd=place)
     for scheme in ("nbd:unix:/x", "rbd:pool/image", "qcow2:x"):
         fails(4, "info", scheme, cwd=place)
+    result = fails(4, "info", "qcow2:plain", cwd=place)
+    assert "'plain': it is no qcow2 image" in result.err
 
 
 # ---- token -------------------------------------------------------------------------------------
