@@ -1,8 +1,10 @@
 // Where a volume, a header or an image is, as users name it: a path, or a URI.
 //
-//   PATH                            a file or block device
-//   nbd+unix:///EXPORT?socket=PATH  an NBD server; also nbd://HOST:PORT/EXPORT, nbds://…,
-//   nbds+unix: rbd:POOL/IMAGE[@SNAPSHOT]       an image in Ceph qcow2:PATH what a qcow2 file holds
+//   PATH                        a file or block device
+//   nbd+unix:///EXPORT?socket=PATH, nbd://HOST:PORT/EXPORT, nbds+unix:…, nbds:…
+//                               what an NBD server has
+//   rbd:POOL/IMAGE[@SNAPSHOT]   an image in Ceph
+//   qcow2:PATH                  what the guest of a qcow2 file sees
 //
 // A file whose name starts like a URI is named './nbd:…'.
 #pragma once
