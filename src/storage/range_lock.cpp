@@ -22,6 +22,7 @@ RangeLock::Guard::~Guard() {
 
 bool RangeLock::Guard::conflicts(const Guard& other) const noexcept {
   if (mode_ == Mode::kShared && other.mode_ == Mode::kShared) return false;
+  if (range_.length_bytes == 0 || other.range_.length_bytes == 0) return false;
   return range_.offset_bytes < other.range_.offset_bytes + other.range_.length_bytes &&
          other.range_.offset_bytes < range_.offset_bytes + range_.length_bytes;
 }
