@@ -18,7 +18,7 @@ constexpr std::size_t kHeaderBytes = 4096;
 constexpr std::size_t kTableBytes = 64 * limits::kKiB;
 constexpr std::uint32_t kEntriesMax = 2047;
 constexpr std::size_t kEntryBytes = 32;
-constexpr std::uint64_t kDiskBytesMax = 64 * 1024 * limits::kGiB;
+constexpr std::uint64_t kDiskBytesMax = std::uint64_t{64} * 1024 * limits::kGiB;
 constexpr std::size_t kChecksumOffset = 4;
 
 // GUIDs as they stand on disk.
