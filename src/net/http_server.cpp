@@ -92,20 +92,20 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   // Closes the socket: what waits for it ends, and with that the session.
-  virtual void abort() = 0;
+  virtual void cut() = 0;
 
   void sweep(Clock::time_point now) {
     if (now < deadline_) return;
     if (conversation_.phase() != HttpConversation::Phase::kIdle) {
       shared_.counters.timed_out.fetch_add(1, std::memory_order_relaxed);
     }
-    abort();
+    cut();
   }
 
   void drain() {
     conversation_.close_soon();
     const bool waiting = reading_ && conversation_.phase() == HttpConversation::Phase::kIdle;
-    if (waiting) abort();
+    if (waiting) cut();
   }
 
  protected:
@@ -184,7 +184,7 @@ class StreamSession final : public Session,
     }
   }
 
-  void abort() override {
+  void cut() override {
     ErrorCode ignored;
     lowest().close(ignored);
   }
