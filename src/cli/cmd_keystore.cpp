@@ -348,8 +348,8 @@ class KeystoreGet final : public Command {
                   "--to FILE, or send standard output into another program");
     }
     keys::Secret secret = open_key_manager(session)->get(id_);
-    if (!encoding_.empty()) {
-      auto applied = keys::apply_encoding(*keys::parse_encoding(encoding_), secret.payload.span());
+    if (const auto encoding = keys::parse_encoding(encoding_)) {
+      auto applied = keys::apply_encoding(*encoding, secret.payload.span());
       if (!applied) {
         throw Error(Code::kInvalidArgument, fmt::format("the bytes of secret '{}' do not fit {}",
                                                         printable(id_, 128), encoding_));

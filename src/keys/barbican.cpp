@@ -64,12 +64,11 @@ SecretBytes secret_body(const SecretInfo& info, ByteView payload) {
   json.add(",\"secret_type\":").add_json(secret_type_name(info.type));
   if (info.type == SecretType::kPassphrase && survives_as_text(payload)) {
     json.add(",\"payload\":").add_json(as_string_view(payload));
-    json.add(",\"payload_content_type\":\"text/plain\"}");
+    json.add(R"(,"payload_content_type":"text/plain"})");
   } else {
     json.add(",\"payload\":\"").add_base64(payload);
-    json.add(
-        "\",\"payload_content_type\":\"application/octet-stream\","
-        "\"payload_content_encoding\":\"base64\"}");
+    json.add(R"(","payload_content_type":"application/octet-stream",)")
+        .add(R"("payload_content_encoding":"base64"})");
   }
   return json.take();
 }
@@ -115,10 +114,10 @@ class Barbican final : public KeyManager {
 
   std::string order(const Order& order) override {
     SecretText body;
-    body.add("{\"type\":\"key\",\"meta\":{");
+    body.add(R"({"type":"key","meta":{)");
     add_description(body, order.name, order.algorithm, order.bit_length, order.mode,
                     order.expires_s);
-    body.add(",\"payload_content_type\":\"application/octet-stream\"}}");
+    body.add(R"(,"payload_content_type":"application/octet-stream"}})");
     const std::string uuid = created(
         "POST", "/orders", body.view(), "an order", "order_ref",
         fmt::format("whether a key was made is not known: look with 'lukskeep keystore list "
@@ -282,7 +281,7 @@ class Barbican final : public KeyManager {
   }
 
   std::string base() {
-    if (endpoint_.empty()) endpoint_ = keystone_->endpoint("key-manager");
+    if (endpoint_.empty() && keystone_) endpoint_ = keystone_->endpoint("key-manager");
     std::string url = endpoint_;
     while (url.ends_with('/')) url.pop_back();
     return url.ends_with("/v1") ? url : url + "/v1";

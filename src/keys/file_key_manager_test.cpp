@@ -31,11 +31,11 @@ using ::testing::IsEmpty;
 SecretBytes bytes_of(std::string_view text) { return SecretBytes(as_byte_view(text)); }
 
 constexpr std::string_view kKey = "0123456789abcdef0123456789abcdef";
-constexpr crypto::KdfCost kCheapCost{.type = crypto::KdfType::kArgon2id,
-                                     .hash = {},
-                                     .iterations = 1,
-                                     .memory_kib = 32,
-                                     .parallel = 1};
+const crypto::KdfCost kCheapCost{.type = crypto::KdfType::kArgon2id,
+                                 .hash = {},
+                                 .iterations = 1,
+                                 .memory_kib = 32,
+                                 .parallel = 1};
 
 Code failure(const std::function<void()>& call, std::string_view expected = "") {
   try {
@@ -211,10 +211,9 @@ TEST_F(FileKeyManagerTest, OpensWithAPassphrase) {
 TEST_F(FileKeyManagerTest, EveryChangeOfARecordIsNoticed) {
   const char* const changes[] = {
       "UPDATE secrets SET id = 'x' WHERE number = 1",
-      "UPDATE secrets SET metadata = '{\"luks-uuid\":\"other\"}' WHERE number = 1",
+      R"(UPDATE secrets SET metadata = '{"luks-uuid":"other"}' WHERE number = 1)",
       "UPDATE secrets SET about = replace(about, 'first', 'other') WHERE number = 1",
-      "UPDATE secrets SET payload = (SELECT payload FROM secrets WHERE number = 2)"
-      " WHERE number = 1",
+      "UPDATE secrets SET payload = (SELECT payload FROM secrets WHERE number = 2) WHERE number=1",
       "UPDATE secrets SET payload = zeroblob(length(payload)) WHERE number = 1",
       "UPDATE secrets SET payload = x'00' WHERE number = 1",
       "UPDATE secrets SET name = 'other' WHERE number = 1",

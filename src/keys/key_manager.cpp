@@ -164,7 +164,9 @@ std::optional<std::int64_t> parse_time(std::string_view text) {
                                          std::chrono::day(static_cast<unsigned>(*day))};
   if (!date.ok() || *hour > 23 || *minute > 59 || *second > 60) return std::nullopt;
   const auto days = std::chrono::sys_days(date).time_since_epoch();
-  return std::chrono::seconds(days).count() + *hour * 3600 + *minute * 60 + *second;
+  const auto time = days + std::chrono::hours(*hour) + std::chrono::minutes(*minute) +
+                    std::chrono::seconds(*second);
+  return time.count();
 }
 
 }  // namespace lukskeep::keys

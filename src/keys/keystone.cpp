@@ -46,7 +46,7 @@ void add_user(SecretText& json, const Credentials& credentials) {
 }
 
 void add_application_credential(SecretText& json, const Credentials& credentials) {
-  json.add("\"methods\":[\"application_credential\"],\"application_credential\":{");
+  json.add(R"("methods":["application_credential"],"application_credential":{)");
   if (credentials.find("OS_APPLICATION_CREDENTIAL_ID") != nullptr) {
     json.add("\"id\":").add_json(credentials.text("OS_APPLICATION_CREDENTIAL_ID"));
   } else {
@@ -66,11 +66,11 @@ bool has_application_credential(const Credentials& credentials) {
 }
 
 void add_password(SecretText& json, const Credentials& credentials) {
-  json.add("\"methods\":[\"password\"],\"password\":{\"user\":{");
+  json.add(R"("methods":["password"],"password":{"user":{)");
   add_user(json, credentials);
   json.add(",\"password\":")
       .add_json(as_string_view(credentials.need("OS_PASSWORD").span()))
-      .add("}}},\"scope\":{\"project\":{");
+      .add(R"(}}},"scope":{"project":{)");
   if (credentials.find("OS_PROJECT_ID") != nullptr) {
     json.add("\"id\":").add_json(credentials.text("OS_PROJECT_ID"));
   } else {
@@ -110,7 +110,7 @@ bool Keystone::discard_token() {
 
 void Keystone::log_in() {
   SecretText body;
-  body.add("{\"auth\":{\"identity\":{");
+  body.add(R"({"auth":{"identity":{)");
   if (has_application_credential(credentials_)) {
     add_application_credential(body, credentials_);
   } else {

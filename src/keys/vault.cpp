@@ -334,13 +334,18 @@ class Vault final : public KeyManager {
 
   // False if somebody else wrote meanwhile (version 2).
   bool write(const std::string& path, const Record& record) {
-    std::string text = settings_.version == 1
-                           ? record.json.dump()
-                           : fmt::format("{{\"options\":{{\"cas\":{}}},\"data\":{}}}",
-                                         record.version, record.json.dump());
+    SecretText body;
+    std::string data = record.json.dump();
+    if (settings_.version == 1) {
+      body.add(data);
+    } else {
+      body.add(fmt::format(R"({{"options":{{"cas":{}}},"data":)", record.version))
+          .add(data)
+          .add("}");
+    }
+    wipe(std::as_writable_bytes(std::span(data)));
     const net::HttpResponse response =
-        send("POST", settings_.version == 1 ? "" : "data/", path, as_byte_view(text));
-    wipe(std::as_writable_bytes(std::span(text)));
+        send("POST", settings_.version == 1 ? "" : "data/", path, body.view());
     if (is_good(response)) return true;
     const bool raced = response.status == 400 &&
                        as_string_view(response.body).find("check-and-set") != std::string::npos;

@@ -10,8 +10,8 @@
 
 #include <lukskeep/error.h>
 
-#include "storage/database.h"
 #include "base/limits.h"
+#include "storage/database.h"
 
 namespace lukskeep::server {
 namespace {
@@ -48,17 +48,8 @@ std::string real_path(const std::string& path) {
   return error ? path : (folder / file.filename()).string();
 }
 
-// The errors of the database speak of the archive's catalogue.
-template <typename Call>
-auto naming(const std::string& path, const Call& call) {
-  try {
-    return call();
-  } catch (const Error& error) {
-    const std::size_t colon = error.message().find(": ");
-    throw Error(error.code(),
-                fmt::format("the usage record '{}': {}", path,
-                            error.message().substr(colon == std::string::npos ? 0 : colon + 2)));
-  }
+std::string what(const std::string& path) {
+  return fmt::format("the usage record '{}'", printable(path, 256));
 }
 
 }  // namespace
@@ -66,22 +57,20 @@ auto naming(const std::string& path, const Call& call) {
 std::optional<TangUsage> read_tang_usage(const std::string& path) {
   struct stat status{};
   if (stat(path.c_str(), &status) != 0) return std::nullopt;
-  return naming(path, [&] {
-    storage::Database database(real_path(path));
-    TangUsage usage;
-    auto since = database.prepare("SELECT since_s FROM record");
-    if (since.step()) usage.since_s = since.number(0);
-    auto rows = database.prepare(
-        "SELECT key, client, count, first_s, last_s FROM uses ORDER BY key, last_s DESC, client");
-    while (rows.step()) {
-      usage.uses.push_back({.key = rows.text(0),
-                            .client = rows.text(1),
-                            .count = static_cast<std::uint64_t>(rows.number(2)),
-                            .first_s = rows.number(3),
-                            .last_s = rows.number(4)});
-    }
-    return std::optional(std::move(usage));
-  });
+  storage::Database database(real_path(path), what(path));
+  TangUsage usage;
+  auto since = database.prepare("SELECT since_s FROM record");
+  if (since.step()) usage.since_s = since.number(0);
+  auto rows = database.prepare(
+      "SELECT key, client, count, first_s, last_s FROM uses ORDER BY key, last_s DESC, client");
+  while (rows.step()) {
+    usage.uses.push_back({.key = rows.text(0),
+                          .client = rows.text(1),
+                          .count = static_cast<std::uint64_t>(rows.number(2)),
+                          .first_s = rows.number(3),
+                          .last_s = rows.number(4)});
+  }
+  return usage;
 }
 
 std::vector<DeleteRisk> judge_delete(const std::optional<TangUsage>& usage,
@@ -125,18 +114,17 @@ struct TangUsageRecorder::File {
   storage::Database database;
 };
 
+std::unique_ptr<TangUsageRecorder::File> TangUsageRecorder::open_record(const std::string& path) {
+  auto file = std::make_unique<File>(File{path, storage::Database(real_path(path), what(path))});
+  chmod(path.c_str(), 0640);
+  // Readers do not wait for writers, nor writers for the disk.
+  file->database.run("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL");
+  create_tables(file->database, now_seconds());
+  return file;
+}
+
 TangUsageRecorder::TangUsageRecorder(const std::string& path)
-    : file_(naming(path,
-                   [&] {
-                     auto file =
-                         std::make_unique<File>(File{path, storage::Database(real_path(path))});
-                     chmod(path.c_str(), 0640);
-                     // Readers do not wait for writers, nor writers for the disk.
-                     file->database.run("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL");
-                     create_tables(file->database, now_seconds());
-                     return file;
-                   })),
-      thread_([this] { work(); }) {}
+    : file_(open_record(path)), thread_([this] { work(); }) {}
 
 TangUsageRecorder::~TangUsageRecorder() {
   {
@@ -186,23 +174,21 @@ void TangUsageRecorder::write() {
   if (counts.empty()) return;
   std::string problem;
   try {
-    naming(file_->path, [&] {
-      storage::Transaction transaction(file_->database);
-      for (const auto& [name, count] : counts) {
-        file_->database
-            .prepare(
-                "INSERT INTO uses VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                " count = count + excluded.count, last_s = max(last_s, excluded.last_s)")
-            .bind(name.first)
-            .bind(name.second)
-            .bind(static_cast<std::int64_t>(count.count))
-            .bind(count.first_s)
-            .bind(count.last_s)
-            .step();
-      }
-      transaction.commit();
-      return 0;
-    });
+    storage::Transaction transaction(file_->database);
+    for (const auto& [name, count] : counts) {
+      file_->database
+          .prepare(
+              "INSERT INTO uses VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+              " count = count + excluded.count, last_s = max(last_s, excluded.last_s)")
+          .bind(name.first)
+          .bind(name.second)
+          .bind(static_cast<std::int64_t>(count.count))
+          .bind(count.first_s)
+          .bind(count.last_s)
+          .step();
+    }
+    transaction.commit();
+    return 0;
     counts.clear();
   } catch (const Error& error) {
     problem = error.message();

@@ -68,6 +68,7 @@ class TangUsageRecorder {
   };
   using Counts = std::map<std::pair<std::string, std::string>, Count, std::less<>>;
   struct File;
+  static std::unique_ptr<File> open_record(const std::string& path);
 
   void work();
   void write();
