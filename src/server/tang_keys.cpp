@@ -41,6 +41,7 @@ void TangKeys::advertise() {
   std::vector<Json> signatures;
   std::ranges::transform(signers, std::back_inserter(signatures), sign);
   std::vector<const Json*> list;
+  list.reserve(signatures.size() + 1);
   for (const Json& signature : signatures) list.push_back(&signature);
   advertisement_ = std::make_shared<const std::string>(nbde::join_jws(payload, list));
   for (std::size_t i = 0; i < files_.keys.size(); ++i) {

@@ -197,9 +197,9 @@ HttpReply TangService::recover(const HttpServerRequest& request, std::string_vie
   const auto keys = keys_.load();
   const TangKeyFile* key = keys->find(thumbprint);
   if (key == nullptr) return status(404);
-  if (!is_exchange_key(key->key)) return status(403);
+  if (!key->key.secret || !is_exchange_key(key->key)) return status(403);
   if (point->curve() != key->key.point.curve()) return status(400);
-  const nbde::EcPoint answer = nbde::ecmr_answer(*point, key->key.secret.value());
+  const nbde::EcPoint answer = nbde::ecmr_answer(*point, *key->key.secret);
   note_use(*key, request.peer);
   return {.status = 200, .content_type = "application/jwk+json", .body = reply_jwk(answer)};
 }
@@ -271,9 +271,11 @@ void TangService::reload_keys() {
 }
 
 void TangService::reload_access() {
+  if (!options_.access_file) return;
+  const std::string& file = *options_.access_file;
   try {
-    access_.store(std::make_shared<const TangAccess>(TangAccess::parse(
-        read_rules(*options_.access_file), fmt::format("'{}'", *options_.access_file))));
+    access_.store(std::make_shared<const TangAccess>(
+        TangAccess::parse(read_rules(file), fmt::format("'{}'", file))));
   } catch (const Error& error) {
     warn(fmt::format("the rules of access stay as they were: {}", error.message()));
   }
@@ -287,7 +289,7 @@ void TangService::watch(const CancelToken& cancel) {
   }
   // What changed between the first reading and now.
   reload_keys();
-  if (options_.access_file) reload_access();
+  reload_access();
   auto next = std::chrono::steady_clock::now() + kLookAnyway;
   while (!cancel.cancelled()) {
     pollfd wait{.fd = folder.fd(), .events = POLLIN, .revents = 0};
