@@ -188,7 +188,6 @@ void TangUsageRecorder::write() {
           .step();
     }
     transaction.commit();
-    return 0;
     counts.clear();
   } catch (const Error& error) {
     problem = error.message();
