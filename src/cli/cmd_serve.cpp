@@ -22,6 +22,7 @@
 #include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/crypt_device.h"
+#include "server/nbd/export.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -170,10 +171,8 @@ class ServeCommand final : public Command {
     if (!asked.key.empty()) key.key = asked.key;
     if (asked.header.empty()) luks::check_payload_apart(file.header(), *file.device());
     // Waiting for a passphrase takes time: whether the volume is to be had is known before.
-    const std::shared_ptr<Device> payload = storage::open_file(
-        asked.path,
-        {.access = ready.read_only ? storage::Access::kRead : storage::Access::kReadWrite,
-         .lock_from_bytes = luks::payload_offset_bytes(file.header())});
+    const std::shared_ptr<Device> payload =
+        server::open_payload(asked.path, ready.read_only, file.header());
     const OpenedVolume opened = unlock_volume(session, file, key, key.unlock_options(session));
     const auto plain = luks::make_crypt_device(file.header(), payload, opened.unlocked.key.span(),
                                                {.allow_insecure = key.allow_insecure});

@@ -14,7 +14,7 @@
 
 #include "base/bytes.h"
 #include "cli/command.h"
-#include "cli/service_notify.h"
+#include "net/service_notify.h"
 #include "cli/tang_args.h"
 #include "cli/units.h"
 #include "net/http_server.h"
@@ -127,9 +127,9 @@ class TangServe final : public Command {
     net::HttpServer server(options, handler);
     tell_addresses(session, server.addresses());
     const Companion watcher([&service](const CancelToken& stop) { service.watch(stop); });
-    notify_service_manager("READY=1");
+    net::notify_service_manager("READY=1");
     server.run(*session.cancel);
-    notify_service_manager("STOPPING=1");
+    net::notify_service_manager("STOPPING=1");
   }
 
  private:

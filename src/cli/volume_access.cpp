@@ -174,8 +174,7 @@ luks::HeaderFile open_header(const VolumeArgs& args) {
 }
 
 luks::HeaderFile open_header_unlocked(const VolumeArgs& args) {
-  luks::HeaderFile file =
-      luks::HeaderFile::open(storage::open_file(args.header_path(), {.lock = false}));
+  luks::HeaderFile file = luks::HeaderFile::open(open_to_look(args.header_path()));
   args.policy.enforce(file);
   return file;
 }

@@ -140,6 +140,7 @@ std::unique_ptr<Device> open_location(const std::string& location, const OpenOpt
   }
   return open_file(location, {.access = options.access,
                               .lock = options.lock,
+                              .lock_from_bytes = options.lock_from_bytes,
                               .lock_length_bytes = options.lock_length_bytes,
                               .direct = options.direct});
 }

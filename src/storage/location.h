@@ -43,7 +43,8 @@ struct OpenOptions {
   Access access = Access::kRead;
   // As FileOptions::lock. An NBD server knows no locks; an RBD image has an exclusive one.
   bool lock = true;
-  // As FileOptions::lock_length_bytes, for files and block devices.
+  // As in FileOptions, for files and block devices.
+  std::uint64_t lock_from_bytes = 0;
   std::uint64_t lock_length_bytes = 0;
   // As FileOptions::direct; means nothing for what is not local.
   bool direct = false;

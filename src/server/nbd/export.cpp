@@ -11,8 +11,8 @@
 #include "luks/crypt_device.h"
 #include "luks/header_file.h"
 #include "luks/keyslots.h"
-#include "storage/file_device.h"
 #include "storage/guarded_device.h"
+#include "storage/location.h"
 
 namespace lukskeep::server {
 namespace {
@@ -20,7 +20,7 @@ namespace {
 // Others may be changing the header: both copies are weighed, and the key must fit what was read.
 luks::HeaderFile open_header(const ExportSettings& settings) {
   const std::string& path = settings.header_path.empty() ? settings.path : settings.header_path;
-  return luks::HeaderFile::open(storage::open_file(path, {.lock = false}));
+  return luks::HeaderFile::open(storage::open_location(path, {.lock = false}));
 }
 
 SecretBytes find_volume_key(const ExportSettings& settings, const luks::HeaderFile& file,
@@ -44,6 +44,21 @@ SecretBytes find_volume_key(const ExportSettings& settings, const luks::HeaderFi
 
 }  // namespace
 
+std::shared_ptr<Device> open_payload(const std::string& path, bool read_only,
+                                     const luks::Header& header) {
+  const storage::Scheme scheme = storage::scheme_of(path);
+  if (scheme == storage::Scheme::kNbd || scheme == storage::Scheme::kRbd) {
+    // Their connections have threads, which nbdkit's fork leaves behind.
+    throw Error(Code::kUnsupported,
+                fmt::format("'{}' cannot be served on: only files, block devices and qcow2 images",
+                            printable(path, 256)),
+                "serve it on the machine that stores it");
+  }
+  return storage::open_location(
+      path, {.access = read_only ? storage::Access::kRead : storage::Access::kReadWrite,
+             .lock_from_bytes = luks::payload_offset_bytes(header)});
+}
+
 Export::Export(ExportSettings settings, const keys::Prompter& prompter)
     : settings_(std::move(settings)) {
   {
@@ -52,10 +67,7 @@ Export::Export(ExportSettings settings, const keys::Prompter& prompter)
     if (settings_.header_path.empty()) luks::check_payload_apart(header_, *file.device());
     volume_key_ = find_volume_key(settings_, file, prompter);
   }
-  payload_ = storage::open_file(
-      settings_.path,
-      {.access = settings_.read_only ? storage::Access::kRead : storage::Access::kReadWrite,
-       .lock_from_bytes = luks::payload_offset_bytes(header_)});
+  payload_ = open_payload(settings_.path, settings_.read_only, header_);
   // What cannot be activated is found out now and not when nobody looks any more.
   if (make_plain(volume_key_.span())->size_bytes() == 0) {
     throw Error(Code::kTooSmall, fmt::format("'{}' ends before its payload", payload_->name()));

@@ -35,6 +35,11 @@ struct ExportSettings {
   Discard discard = Discard::kOff;
 };
 
+// Opens the payload at `path` as an Export does. Throws Error{kUnsupported} for what cannot be
+// served, and what storage::open_location throws.
+std::shared_ptr<Device> open_payload(const std::string& path, bool read_only,
+                                     const luks::Header& header);
+
 // Opened, locked and with its key found: all that can fail has been tried. From then on nothing is
 // read from the header, so others may change it.
 class Export {
