@@ -119,6 +119,33 @@ _lukskeep_options() {
     'token remove')
       options='--header --policy --dry-run --yes --no-archive --json --quiet --help'
       ;;
+    'bind')
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'unbind')
+      options='--header --policy --slot --orphans --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'bindings')
+      options='--header --policy --probe --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'rebind')
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'edit')
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'top-up')
+      options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'report')
+      options='--policy --offline --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'passphrase')
+      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'unlock')
+      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
     'policy show')
       options='--json --quiet --help'
       ;;
@@ -185,7 +212,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token policy config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -220,7 +247,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
+    --allow|--cipher|--flags|--from|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;
