@@ -232,7 +232,8 @@ std::optional<SecretBytes> decrypt_jwe(const Jwe& jwe, ByteView key) {
   std::array<std::byte, kTagBytes> rest{};
   int done = 0;
   check(EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes, tag->data()) == 1);
-  if (EVP_CipherFinal_ex(context.get(), data_of(MutableBytes(rest)), &done) != 1) return std::nullopt;
+  if (EVP_CipherFinal_ex(context.get(), data_of(MutableBytes(rest)), &done) != 1)
+    return std::nullopt;
   return plain;
 }
 

@@ -227,7 +227,8 @@ std::unique_ptr<Opened> Opener::open_sss(const SealedPin& pin, const Path& path,
                      group.shares.end());
   const Json header = jwe_header(pin.jwe, "the JWE");
   auto opened = std::make_unique<Opened>();
-  opened->shared.emplace(bytes_member(header.at("clevis").at("sss"), "p"), group.shares);
+  opened->shared = std::make_unique<SharedSecret>(bytes_member(header.at("clevis").at("sss"), "p"),
+                                                  group.shares);
   opened->key = opened->shared->key();
   std::optional<SecretBytes> plain = decrypt_jwe(pin.jwe, opened->key.span());
   if (!plain) throw Error(Code::kDamaged, "the shares do not fit together: one was exchanged");

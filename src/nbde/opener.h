@@ -16,7 +16,7 @@ namespace lukskeep::nbde {
 struct Opened {
   SecretBytes key;  // its content key
   SecretBytes plain;
-  std::optional<SharedSecret> shared;             // of an sss
+  std::unique_ptr<SharedSecret> shared;           // of an sss
   std::vector<std::unique_ptr<Opened>> children;  // of an sss, as its shares; null: not opened
 };
 

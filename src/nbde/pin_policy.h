@@ -62,6 +62,8 @@ struct PinPolicy {
   bool operator==(const PinPolicy&) const = default;
 };
 
+// Here, since it compares what is complete only now.
+// NOLINTNEXTLINE(readability-redundant-inline-specifier)
 inline bool SssPin::operator==(const SssPin&) const = default;
 
 // "tang", "tpm2", "sss" or "null".

@@ -33,6 +33,7 @@ class Reader {
  private:
   struct Region {
     std::int64_t distance = 0;
+    std::size_t place = 0;  // in the file
     PinPolicy policy;
   };
 
@@ -139,7 +140,9 @@ PinPolicy Reader::read_group(const toml::table& table, bool is_root, std::size_t
       fail(line_of(value), fmt::format("'{}' is not known", printable(key.str())));
     }
   }
-  std::ranges::stable_sort(regions, {}, &Region::distance);
+  for (std::size_t i = 0; i < regions.size(); ++i) regions[i].place = i;
+  std::ranges::sort(regions, {},
+                    [](const Region& region) { return std::pair(region.distance, region.place); });
   if (closest && (*closest == 0 || *closest > regions.size())) {
     fail(line, fmt::format("'closest' is {}, of {} regions", *closest, regions.size()));
   }

@@ -163,11 +163,13 @@ Jwe Sealer::seal_node(const PinPolicy& policy, ByteView plain) const {
 }
 
 Jwe Sealer::seal_tang(const TangPin& pin, ByteView plain) const {
-  const Advertisement& advertisement = *leaves_[index_.at(&pin)].fetched.advertisement;
+  const std::optional<Advertisement>& advertisement =
+      leaves_[index_.at(&pin)].fetched.advertisement;
+  if (!advertisement) throw Error(Code::kInternal, "a server that is not there is sealed to");
   // The first, as Clevis does.
-  const EcPoint& server = advertisement.exchange_keys().front()->point;
+  const EcPoint& server = advertisement->exchange_keys().front()->point;
   const EcmrSealed sealed = ecmr_seal(server);
-  Json header = new_header("ECDH-ES", "tang", {{"adv", advertisement.key_set}, {"url", pin.url}});
+  Json header = new_header("ECDH-ES", "tang", {{"adv", advertisement->key_set}, {"url", pin.url}});
   header["epk"] = public_jwk({.point = sealed.ephemeral, .secret = {}, .use = {}});
   header["kid"] = thumbprint(server);
   if (!pin.advertisement.empty() || !pin.advertisement_path.empty()) {
@@ -223,7 +225,7 @@ Jwe Sealer::seal_sss(const SssPin& pin, ByteView plain) const {
 // ones added. The content keys stay as they are.
 class TopUp {
  public:
-  explicit TopUp(const PinContext& context) : context_(context) {
+  explicit TopUp(PinContext context) : context_(std::move(context)) {
     context_.allow_pending = true;
     context_.all_shares = true;
   }

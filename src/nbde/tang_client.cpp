@@ -52,7 +52,7 @@ class Asker {
 
   // The body of an answer with status 200. Throws Error{kTimeout, kRemote, kInterrupted}; kNotFound
   // for a 404.
-  Bytes ask(net::HttpRequest request) const {
+  Bytes ask(const net::HttpRequest& request) const {
     std::minstd_rand random{std::random_device{}()};
     for (unsigned attempt = 1;; ++attempt) {
       milliseconds pause{100U << std::min(attempt, 5U)};

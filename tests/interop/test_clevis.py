@@ -1,5 +1,7 @@
 """Sealing: what Clevis seals opens here and the other way round, with the servers of Tang."""
 
+import base64
+import hashlib
 import json
 import time
 
@@ -224,6 +226,21 @@ def test_tpm2_both_ways(tpm, config):
     for jwe in (theirs, ours):
         changed = kit.lukskeep("unseal", stdin=jwe, status=2, env=tpm)
         assert b"PCRs are not what they were" in changed.stderr
+
+
+def test_tpm2_to_values_that_are_yet_to_come(tpm):
+    """A new kernel or firmware measures this: what is sealed to it opens only then."""
+    measured = "cd" * 32
+    value = hashlib.sha256(bytes(32) + bytes.fromhex(measured)).digest()
+    digest = base64.urlsafe_b64encode(value).decode().rstrip("=")
+    config = {"pcr_bank": "sha256", "pcr_ids": "16", "pcr_digest": digest}
+    theirs = clevis_encrypt("tpm2", config, env=tpm)
+    ours = seal(json.dumps(config), "--pin", "tpm2", env=tpm)
+    kit.lukskeep("unseal", stdin=ours, status=2, env=tpm)
+    kit.run(["tpm2_pcrextend", f"16:sha256={measured}"], env=tpm)
+    assert unseal(theirs, env=tpm) == SECRET
+    assert unseal(ours, env=tpm) == SECRET
+    assert clevis_decrypt(ours, env=tpm) == SECRET
 
 
 def test_tpm_or_servers(tpm, tangs):
