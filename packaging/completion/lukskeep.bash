@@ -122,6 +122,33 @@ _lukskeep_options() {
     'token remove')
       options='--header --policy --dry-run --yes --no-archive --json --quiet --help'
       ;;
+    'bind')
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'unbind')
+      options='--header --policy --slot --orphans --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'bindings')
+      options='--header --policy --probe --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'rebind')
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'edit')
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'top-up')
+      options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --json --quiet --help'
+      ;;
+    'report')
+      options='--policy --offline --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'passphrase')
+      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
+    'unlock')
+      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --json --quiet --help'
+      ;;
     'policy show')
       options='--json --quiet --help'
       ;;
@@ -278,6 +305,7 @@ _lukskeep() {
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy inspect config erase bench completion help version --help --version' -- "$current")
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase keystore bench completion help version --help --version' -- "$current")
     mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy tang config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy config erase bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -322,6 +350,7 @@ _lukskeep() {
     --allow|--cipher|--expect|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tee|--token|--total-size|--type|--uuid|--volume-key)
     --add|--algorithm|--allow|--bits|--cipher|--consumer|--encoding|--expires|--flags|--from|--generate|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--remove|--row-time|--secret|--sector-size|--size|--slot|--store|--subsystem|--to|--token|--total-size|--type|--users|--uuid|--volume-key|--wrapping-key)
     --access|--access-log|--allow|--cipher|--client-ca|--connections|--curve|--endpoint|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--row-time|--sector-size|--signed-by|--size|--slot|--store|--subsystem|--threads|--tls-certificate|--tls-key|--token|--total-size|--type|--usage|--uuid|--volume-key)
+    --allow|--cipher|--flags|--from|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
       compopt -o default
       return
       ;;

@@ -343,6 +343,41 @@ bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Open
   return false;
 }
 
+// Where the metadata has no room for two tokens: what is sealed is opened before it counts, and the
+// old keyslot's material stays until the volume has opened with the new one.
+void replace_at_once(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Sealer& seal,
+                     const Opener& open, const RebindOptions& options) {
+  const Header old = file.header();
+  const SecretBytes passphrase = make_binding_passphrase();
+  const Jwe jwe = seal(passphrase.span());
+  const auto fail = [&] {
+    throw Error(Code::kInternal,
+                fmt::format("what the servers opened does not open keyslot {} of '{}'", keyslot,
+                            file.device()->name()),
+                "the old binding is as it was");
+  };
+  if (!equal_constant_time(open(jwe).span(), passphrase.span())) fail();
+  const int token = token_of(file, keyslot).value();
+  HeaderChange change{.header = old};
+  luks::NewKeyslot fresh = binding_keyslot(old);
+  fresh.priority = old.keyslots.at(keyslot).priority;
+  // The present area is in the model still, so that the new one goes elsewhere.
+  change.new_areas.push_back(luks::put_keyslot(change.header, keyslot, key.digest, key.key.span(),
+                                               passphrase.span(), fresh, options.cancel));
+  change.header.tokens[token] = make_binding_token(jwe, keyslot);
+  commit_with_remedy(file, std::move(change));
+  luks::UnlockOptions unlock = options.unlock;
+  unlock.keyslot = keyslot;
+  const auto unlocked = luks::unlock(HeaderFile::open(file.device()), passphrase.span(), unlock);
+  if (!unlocked || !equal_constant_time(unlocked->key.span(), key.key.span())) {
+    file.commit({.header = old, .new_areas = {}, .obsolete = {}});
+    fail();
+  }
+  file.commit({.header = file.header(),
+               .new_areas = {},
+               .obsolete = {area_range(old.keyslots.at(keyslot))}});
+}
+
 }  // namespace
 
 int add_binding(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal,
@@ -394,8 +429,15 @@ bool rebind(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Seal
                 fmt::format("keyslot {} of '{}' has no binding", keyslot, file.device()->name()),
                 "'lukskeep bindings' lists those that there are");
   }
-  const int fresh =
-      add(file, key, seal, keyslot, {.keyslot = {}, .token = {}, .cancel = options.cancel});
+  int fresh = -1;
+  try {
+    fresh = add(file, key, seal, keyslot, {.keyslot = {}, .token = {}, .cancel = options.cancel});
+  } catch (const Error& error) {
+    const bool luks2 = file.header().version == luks::Version::kLuks2;
+    if (error.code() != Code::kNoSpace || !luks2) throw;
+    replace_at_once(file, key, keyslot, seal, open, options);
+    return false;
+  }
   const Binding helper = find_binding(file, fresh);
   if (!opens(file, key, helper, open, options)) {
     remove_binding(file, fresh, false);

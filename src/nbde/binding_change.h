@@ -55,6 +55,9 @@ struct RebindOptions {
 // true if an earlier one was completed, so that `seal` was not asked. Throws what add_binding and
 // `open` throw; kInternal if what was sealed does not open the volume (the old binding is as it
 // was, the new one gone).
+// Where the metadata of LUKS2 has no room for both tokens, one commit puts the new one in the place
+// of the old, after `open` has opened it; the old keyslot's material goes when the new one has
+// opened the volume.
 bool rebind(luks::HeaderFile& file, const luks::Unlocked& key, int keyslot, const Sealer& seal,
             const Opener& open, const RebindOptions& options);
 

@@ -156,6 +156,21 @@ OPENING = [
 ]
 TAKES_POLICY = {" ".join(command[:2]) for command in OPENING} | \
     {command[0] for command in OPENING} | {"policy check", "header check", "header convert"}
+# Commands about bindings; those of several volumes say for each what is wrong.
+BINDING = [
+    ["bind", "v2", "{}", "--pin", "null", "--key", "file:k1"],
+    ["edit", "v2", "{}", "--pin", "null"],
+    ["rebind", "v2"],
+    ["unbind", "v2", "--slot", "2"],
+    ["bindings", "v2"],
+    ["top-up", "v2"],
+    ["passphrase", "v2"],
+    ["report", "v2"],
+    ["unlock", "v2"],
+]
+TAKES_POLICY |= {command[0] for command in BINDING}
+# There --policy is whom to seal to.
+HEADER_POLICY = {"bind", "edit"}
 
 
 @pytest.fixture
@@ -194,6 +209,21 @@ def test_what_the_policy_allows_is_done(opened, command):
     status = run(*command, "--policy", "untrusted", cwd=place).status
     # The payload is noise to `archive drill`.
     assert status == (6 if command[:2] == ["archive", "drill"] else 0)
+
+
+@pytest.mark.parametrize("command", BINDING, ids=" ".join)
+def test_commands_about_bindings_judge_the_header_first(luks2, command):
+    ok("bind", "v2", "{}", "--pin", "null", "--key", "file:k1", cwd=luks2)
+    (luks2 / "p.toml").write_text(LUKS1_ONLY)
+    before = tree(luks2)
+    option = "--header-policy" if command[0] in HEADER_POLICY else "--policy"
+    result = run(*command, option, "p.toml", cwd=luks2)
+    assert result.status == (1 if command[0] == "report" else 6)
+    assert NOT_LUKS2 in result.err + result.text
+    assert tree(luks2) == before
+    status = run(*command, option, "untrusted", cwd=luks2).status
+    # The pin null is no protection, which a report says.
+    assert status == (1 if command[0] == "report" else 0)
 
 
 def test_no_command_with_a_volume_is_without_policy():
