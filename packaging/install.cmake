@@ -70,6 +70,9 @@ set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # Loaded at run time (src/net), which shlibdeps does not see; CURLOPT_PROTOCOLS_STR came with 7.85.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "libcurl4 (>= 7.85)")
+# Likewise (src/storage), and only for who names volumes elsewhere.
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS libnbd0)
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS librbd1)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
   "Creates, opens, reads, writes and re-keys LUKS1 and LUKS2 volumes in files and on block\n\

@@ -40,6 +40,9 @@ inline constexpr std::size_t kCopyChunkBytes = 1 * kMiB;
 inline constexpr std::size_t kCopyMemoryBytesMax = 32 * kMiB;
 // How much of a device is mapped at once: bounds the memory for its extents.
 inline constexpr std::uint64_t kMapBytes = 64 * kMiB;
+// The same where the device turned out to be all data, or all holes: a look at each 64 MiB of a
+// large device behind a server would take minutes.
+inline constexpr std::uint64_t kMapBytesMax = 4 * kGiB;
 // Requests in flight, if there are fewer cores: storage is slow to answer, not only to compute for.
 inline constexpr unsigned kCopyThreadsMin = 4;
 
@@ -50,11 +53,24 @@ inline constexpr unsigned kNbdTimeoutSecondsMax = 86'400;
 inline constexpr std::uint32_t kNbdBlockBytesMax =
     64 * kKiB;  // NBD protocol, "Block size constraints"
 inline constexpr std::uint32_t kNbdRequestBytes = 1 * kMiB;  // of data in one request
-inline constexpr std::uint64_t kNbdZeroBytes = 64 * kMiB;    // zeroed in one request
-inline constexpr std::size_t kNbdRequestsMax = 16;           // under way for one caller
-inline constexpr std::size_t kNbdConnectionsMax = 4;         // to one server that allows several
-inline constexpr std::size_t kNbdServersMax = 8;             // kept connected
-inline constexpr std::size_t kNbdExtentsMax = 65'536;        // looked at in one answer
+// A size that is larger is proven by reading its end.
+inline constexpr std::uint64_t kNbdSizeTrusted = kMiB * kGiB;
+inline constexpr std::uint64_t kNbdMapBytes = 2 * kGiB;    // mapped in one request
+inline constexpr std::uint64_t kNbdZeroBytes = 64 * kMiB;  // zeroed in one request
+inline constexpr std::size_t kNbdRequestsMax = 16;         // under way for one caller
+inline constexpr std::size_t kNbdConnectionsMax = 4;       // to one server that allows several
+inline constexpr std::size_t kNbdServersMax = 8;           // kept connected
+inline constexpr std::size_t kNbdExtentsMax = 65'536;      // looked at in one answer
+
+inline constexpr std::uint64_t kRbdRequestBytes = 4 * kMiB;  // an object, as images are made
+inline constexpr std::size_t kRbdRequestsMax = 16;           // under way for one caller
+inline constexpr unsigned kRbdTimeoutSeconds = 60;
+inline constexpr std::size_t kRbdNameBytesMax = 256;
+
+// What a virtual machine's monitor may say: one line of JSON, and lines before the answer.
+inline constexpr std::size_t kQmpLineBytesMax = 8 * kMiB;
+inline constexpr std::size_t kQmpLinesMax = 10'000;
+inline constexpr unsigned kQmpTimeoutSeconds = 30;
 
 // Policy files. The dots bound how deep tables nest.
 inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;

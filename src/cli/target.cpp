@@ -10,7 +10,6 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/uuid.h"
-#include "cli/signals.h"
 #include "cli/volume_access.h"
 #include "storage/extents.h"
 #include "storage/file_device.h"
@@ -61,7 +60,7 @@ bool holds_data(const Device& device, PathKind kind) {
 
 }  // namespace
 
-PathKind kind_of(const std::string& path) { return storage::kind_of(path, &cancel_token()); }
+PathKind kind_of(const std::string& path) { return storage::kind_of(path); }
 
 void refuse_same(const std::string& source, const std::string& destination) {
   if (!storage::same_place(source, destination)) return;
@@ -104,7 +103,6 @@ Target::Target(const std::string& path, PathKind settled, storage::CreateOptions
   refuse_another_kind(path, settled, present);
   if (present != PathKind::kDevice) {
     options.replace = present == PathKind::kFile;
-    options.cancel = &cancel_token();
     *this = Target(storage::create_location(path, options));
     return;
   }

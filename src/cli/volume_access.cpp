@@ -13,6 +13,7 @@
 #include "luks/header_backup.h"
 #include "storage/location.h"
 #include "storage/memory_device.h"
+#include "storage/request.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -145,7 +146,7 @@ std::optional<std::string> keep_header(const Session& session, const std::string
     present.emplace(luks::HeaderFile::open(open_to_look(path)));
   } catch (const Error& error) {
     // Nothing there, or nothing that is a header.
-    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+    if (storage::ends_everything(error)) throw;
   }
   if (present) return session.keeper->before(*present, path);
   session.keeper->will_write(path);

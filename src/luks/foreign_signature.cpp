@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "luks/luks2_codec.h"
+#include "storage/request.h"
 
 namespace lukskeep::luks {
 namespace {
@@ -58,7 +59,7 @@ std::optional<std::array<std::byte, kSize>> try_read(const Device& device,
   try {
     device.read(offset_bytes, bytes);
   } catch (const Error& error) {
-    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+    if (storage::ends_everything(error)) throw;
     return {};
   }
   return bytes;
@@ -70,7 +71,7 @@ bool has_magic(const Device& device, const Magic& magic) {
   try {
     device.read(magic.offset_bytes, found);
   } catch (const Error& error) {
-    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+    if (storage::ends_everything(error)) throw;
     return false;
   }
   return as_string_view(found) == magic.bytes;

@@ -16,6 +16,7 @@
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
 #include "luks/luks2_codec.h"
+#include "storage/request.h"
 #include "storage/window_device.h"
 
 namespace lukskeep::luks {
@@ -130,7 +131,7 @@ void Checker::check_copies_agree() {
     device_.read(size, bytes);
     if (decode_luks2(bytes, size, "secondary LUKS2 header") == header_) return;
   } catch (const Error& error) {
-    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+    if (storage::ends_everything(error)) throw;
   }
   add({.severity = Severity::kWarning,
        .code = "copies-differ",

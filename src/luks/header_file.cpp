@@ -16,6 +16,7 @@
 #include "luks/layout.h"
 #include "luks/luks1_codec.h"
 #include "luks/luks2_codec.h"
+#include "storage/request.h"
 
 namespace lukskeep::luks {
 namespace {
@@ -61,7 +62,7 @@ FoundCopy read_copy(const Device& device, std::uint64_t offset_bytes) {
     copy.state = CopyState::kGood;
   } catch (const Error& error) {
     // An unreadable or wrong copy is a finding here: the other one may serve.
-    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+    if (storage::ends_everything(error)) throw;
     copy.state = CopyState::kDamaged;
     copy.problem = error.message();
   }

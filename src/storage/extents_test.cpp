@@ -63,6 +63,34 @@ TEST(AnyExtent, WalksInWindowsAndMissesNothing) {
   for (const Extent& window : device.asked()) EXPECT_LE(window.length_bytes, limits::kMapBytes);
 }
 
+// As a server may say that it has.
+class Endless final : public Device {
+ public:
+  std::string name() const override { return "endless"; }
+  std::uint64_t size_bytes() const override { return std::uint64_t{1} << 50; }
+  bool writable() const override { return false; }
+  std::uint32_t block_size_bytes() const override { return 512; }
+  void read(std::uint64_t, std::span<std::byte>) const override {}
+  void write(std::uint64_t, std::span<const std::byte>) override {}
+  void flush() override {}
+
+  std::vector<Extent> extents(std::uint64_t offset_bytes,
+                              std::uint64_t length_bytes) const override {
+    ++asked;
+    EXPECT_LE(length_bytes, limits::kMapBytesMax);
+    return Device::extents(offset_bytes, length_bytes);
+  }
+
+  mutable std::uint64_t asked = 0;
+};
+
+TEST(AnyExtent, TakesLargeStepsWhereThereIsNothingToTellApart) {
+  const Endless device;
+  EXPECT_FALSE(
+      any_extent(device, 0, device.size_bytes(), [](const Extent& one) { return one.zero; }));
+  EXPECT_LE(device.asked, device.size_bytes() / limits::kMapBytesMax + 8);
+}
+
 TEST(AnyExtent, StopsAtTheFirstHit) {
   const Striped device;
   int looked_at = 0;

@@ -16,6 +16,7 @@
 #include "storage/file_device.h"
 #include "storage/nbd_device.h"
 #include "storage/qcow2.h"
+#include "storage/rbd_device.h"
 
 namespace lukskeep::storage {
 namespace {
@@ -141,18 +142,22 @@ std::unique_ptr<Device> open_location(const std::string& location, const OpenOpt
                                                 .direct = options.direct,
                                                 .allow_backing = options.allow_backing,
                                                 .allow_data_file = options.allow_data_file});
+    case Scheme::kRbd:
+      return open_rbd(location, options);
     default:
       refuse_scheme(location);
   }
 }
 
-PathKind kind_of(const std::string& location, const CancelToken*) {
+PathKind kind_of(const std::string& location) {
   switch (scheme_of(location)) {
     case Scheme::kFile:
     case Scheme::kQcow2:
       return kind_of_path(*local_path(location));
     case Scheme::kNbd:
       return PathKind::kDevice;
+    case Scheme::kRbd:
+      return rbd_exists(location) ? PathKind::kDevice : PathKind::kAbsent;
     default:
       refuse_scheme(location);
   }
@@ -172,6 +177,8 @@ std::unique_ptr<PendingDevice> create_location(const std::string& location,
           *local_path(location),
           {.size_bytes = options.size_bytes, .crypto_header_bytes = options.crypto_header_bytes},
           options.replace, options.direct);
+    case Scheme::kRbd:
+      return create_rbd(location, options);
     default:
       refuse_scheme(location);
   }

@@ -64,7 +64,7 @@ enum class PathKind : std::uint8_t {
 // What is there now. Throws Error{kUnsupported} for a directory or anything else that holds no data
 // of its own; kPermissionDenied, kNotFound or kIo for a path that cannot be looked at. An NBD
 // export is not asked for.
-PathKind kind_of(const std::string& location, const CancelToken* cancel = nullptr);
+PathKind kind_of(const std::string& location);
 
 struct CreateOptions {
   std::uint64_t size_bytes = 0;
@@ -73,7 +73,6 @@ struct CreateOptions {
   // qcow2: size_bytes is what the guest sees. Above 0: the device is a storage::EncryptedImage,
   // with so much room for its header.
   std::uint64_t crypto_header_bytes = 0;
-  const CancelToken* cancel = nullptr;
 };
 
 // Makes a new volume where nothing is, or a file that may be replaced. Throws what PendingFile and

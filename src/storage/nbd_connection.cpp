@@ -58,6 +58,16 @@ std::string_view hint_of(std::string_view why) {
   return "see whether the server runs, and whether it has this export";
 }
 
+// Without one of them libnbd takes any server for the right one.
+void require_proof(const std::string& location, const std::string& name) {
+  if (!location.starts_with("nbds") || location.find("tls-psk-file=") != location.npos ||
+      location.find("tls-certificates=") != location.npos) {
+    return;
+  }
+  throw Error(Code::kUsage, fmt::format("'{}' does not say how the server proves who it is", name),
+              "add tls-certificates=DIRECTORY (with its ca-cert.pem) or tls-psk-file=FILE");
+}
+
 }  // namespace
 
 NbdUri parse_nbd_uri(const std::string& location) {
@@ -68,6 +78,7 @@ NbdUri parse_nbd_uri(const std::string& location) {
                 "for example nbd+unix:///EXPORT?socket=PATH or nbd://HOST:PORT/EXPORT; a file of "
                 "that name is named './nbd…'");
   }
+  require_proof(location, parsed.name);
   const std::size_t query = location.find('?');
   parsed.uri = location.substr(0, query);
   if (query == location.npos) return parsed;

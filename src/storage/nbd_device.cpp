@@ -266,7 +266,7 @@ class NbdDevice final : public Device {
     const std::uint64_t block = export_.block_bytes_min;
     const std::uint64_t start = answer.at - answer.at % block;
     const std::uint64_t end =
-        std::min((answer.end + block - 1) / block * block, start + limits::kNbdZeroBytes);
+        std::min((answer.end + block - 1) / block * block, start + limits::kNbdMapBytes);
     // Asked for from the start of the block, but noted from where it is wanted.
     ExtentAnswer whole = answer;
     std::vector<Extent> found;
@@ -308,6 +308,21 @@ class NbdDevice final : public Device {
   std::optional<Error> flush_error_;
 };
 
+// Much is done by size before anything is read: only one that can be believed may come that far.
+void prove_size(const Device& device) {
+  const std::uint64_t size_bytes = device.size_bytes();
+  if (size_bytes <= limits::kNbdSizeTrusted) return;
+  Bytes last(512);
+  try {
+    device.read(size_bytes - last.size(), last);
+  } catch (const Error& error) {
+    if (ends_everything(error)) throw;
+    throw Error(Code::kRemote,
+                fmt::format("the server of '{}' says that it has {} bytes, which it has not: {}",
+                            device.name(), size_bytes, error.message()));
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Device> open_nbd(const std::string& location, const OpenOptions& options) {
@@ -318,7 +333,9 @@ std::unique_ptr<Device> open_nbd(const std::string& location, const OpenOptions&
         Code::kReadOnly,
         fmt::format("cannot open '{}' for writing: the server exports it read-only", uri.name));
   }
-  return std::make_unique<NbdDevice>(std::move(pool), options);
+  auto device = std::make_unique<NbdDevice>(std::move(pool), options);
+  prove_size(*device);
+  return device;
 }
 
 }  // namespace lukskeep::storage

@@ -30,6 +30,11 @@ void check_change(const Device& device, std::string_view verb, const Range& rang
   check_range(device, verb, range);
 }
 
+bool ends_everything(const Error& error) noexcept {
+  return error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory ||
+         error.code() == Code::kRemote || error.code() == Code::kTimeout;
+}
+
 Code code_of_errno(int error) noexcept {
   switch (error) {
     case ENOENT:

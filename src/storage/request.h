@@ -23,6 +23,10 @@ void check_range(const Device& device, std::string_view verb, const Range& range
 // As check_range, and throws kReadOnly if the device cannot be written.
 void check_change(const Device& device, std::string_view verb, const Range& range);
 
+// Whether `error` says nothing of the bytes that were asked for, so that reading others is no way
+// out: interrupted, out of memory, or the server is not to be reached.
+bool ends_everything(const Error& error) noexcept;
+
 // The code for a Linux errno; kIo for those without a meaning of their own.
 Code code_of_errno(int error) noexcept;
 // "no space left on device"; from any thread.
