@@ -4,9 +4,10 @@ _lukskeep_options() {
   case "$1" in
     'create')
       options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'info')
-      options='--header --policy --json --quiet --help'
+      options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'encrypt')
       options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
@@ -16,9 +17,13 @@ _lukskeep_options() {
       ;;
     'serve')
       options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --json --quiet --help'
+      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'decrypt')
+      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key list')
-      options='--header --policy --json --quiet --help'
+      options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key test')
       options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --key-manager --insecure --json --quiet --help'
@@ -34,45 +39,64 @@ _lukskeep_options() {
       ;;
     'key convert')
       options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'key add')
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'key remove')
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'key change')
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'key convert')
+      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header backup')
-      options='--header --policy --dry-run --yes --json --quiet --help'
+      options='--header --policy --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header restore')
       options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
       ;;
     'header repair')
       options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'header repair')
+      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header convert')
-      options='--header --policy --type --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --type --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header resize')
-      options='--header --policy --metadata-size --keyslots-size --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --metadata-size --keyslots-size --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header detach')
-      options='--policy --dry-run --yes --no-archive --json --quiet --help'
+      options='--policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header attach')
       options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header check')
-      options='--header --policy --json --quiet --help'
+      options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive init')
       options='--store --recipient --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--store --recipient --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive add')
-      options='--header --policy --store --stdout --compact --dry-run --yes --json --quiet --help'
+      options='--header --policy --store --stdout --compact --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive list')
-      options='--store --uuid --json --quiet --help'
+      options='--store --uuid --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive show')
-      options='--store --json --quiet --help'
+      options='--store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive diff')
-      options='--store --json --quiet --help'
+      options='--store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive export')
       options='--store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
@@ -82,27 +106,36 @@ _lukskeep_options() {
       ;;
     'archive verify')
       options='--store --identity --open --rebuild --key-manager --insecure --json --quiet --help'
+      options='--store --identity --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'archive import')
+      options='--store --identity --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'archive verify')
+      options='--store --identity --open --rebuild --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive prune')
-      options='--store --keep --older-than --keep-key-changes --revoked --dry-run --yes --json --quiet --help'
+      options='--store --keep --older-than --keep-key-changes --revoked --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive status')
-      options='--store --json --quiet --help'
+      options='--store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive scan')
-      options='--store --add --dry-run --yes --json --quiet --help'
+      options='--store --add --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive drill')
       options='--key --kdf-limit --allow-insecure --policy --store --identity --key-manager --insecure --json --quiet --help'
+      options='--key --kdf-limit --allow-insecure --policy --store --identity --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive mirror')
-      options='--remove --store --dry-run --yes --json --quiet --help'
+      options='--remove --store --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive sync')
       options='--from --store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--from --store --identity --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive watch')
-      options='--interval --once --store --json --quiet --help'
+      options='--interval --once --store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'seal')
       options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --json --quiet --help'
@@ -111,16 +144,16 @@ _lukskeep_options() {
       options='--show --all-shares --timeout --try-timeout --tries --tpm --json --quiet --help'
       ;;
     'token list')
-      options='--header --policy --json --quiet --help'
+      options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'token import')
-      options='--header --policy --token --replace --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --token --replace --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'token export')
-      options='--header --policy --json --quiet --help'
+      options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'token remove')
-      options='--header --policy --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bind')
       options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --dry-run --yes --no-archive --json --quiet --help'
@@ -150,10 +183,10 @@ _lukskeep_options() {
       options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --json --quiet --help'
       ;;
     'policy show')
-      options='--json --quiet --help'
+      options='--allow-backing --allow-data-file --json --quiet --help'
       ;;
     'policy check')
-      options='--header --policy --json --quiet --help'
+      options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'inspect')
       options='--key --header --expect --allow --tee --kdf-limit --json --quiet --help'
@@ -188,10 +221,10 @@ _lukskeep_options() {
       options='--keys --identity --signed-by --merge --dry-run --yes --json --quiet --help'
       ;;
     'config')
-      options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'erase')
-      options='--header --policy --unused --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --unused --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore init')
       options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --json --quiet --help'
@@ -233,19 +266,19 @@ _lukskeep_options() {
       options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --json --quiet --help'
       ;;
     'bench kdf')
-      options='--iter-time --json --quiet --help'
+      options='--iter-time --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bench ciphers')
-      options='--cipher --key-size --sector-size --row-time --json --quiet --help'
+      options='--cipher --key-size --sector-size --row-time --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'completion')
-      options='--json --quiet --help'
+      options='--allow-backing --allow-data-file --json --quiet --help'
       ;;
     'help')
-      options='--json --quiet --help'
+      options='--allow-backing --allow-data-file --json --quiet --help'
       ;;
     'version')
-      options='--json --quiet --help'
+      options='--allow-backing --allow-data-file --json --quiet --help'
       ;;
   esac
 }

@@ -41,7 +41,7 @@ class Target {
   // the page cache, as storage::FileOptions.
   Target(const std::string& path, PathKind settled, std::uint64_t size_bytes, bool direct = false)
       : Target(path, settled, {.size_bytes = size_bytes, .direct = direct}) {}
-  // The same with storage::CreateOptions::crypto_header_bytes; `replace` and `cancel` are set here.
+  // The same with storage::CreateOptions::crypto_header_bytes; `replace` is set here.
   Target(const std::string& path, PathKind settled, storage::CreateOptions options);
 
   const std::shared_ptr<Device>& device() const noexcept { return device_; }

@@ -238,7 +238,7 @@ class HeaderDecoder {
          rest = rest.subspan(kFeatureNameBytes)) {
       if (rest[0] != std::byte{0} || static_cast<unsigned>(rest[1]) != bit) continue;
       const std::string name = text_of(rest.subspan(2, kFeatureNameBytes - 2));
-      return fmt::format("'{}' (bit {})", printable(name.c_str()), bit);
+      return fmt::format("'{}' (bit {})", printable(name.substr(0, name.find('\0'))), bit);
     }
     return fmt::format("bit {}", bit);
   }

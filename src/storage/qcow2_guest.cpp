@@ -265,10 +265,7 @@ class GuestDevice final : public Device {
 class LuksImage final : public EncryptedImage {
  public:
   explicit LuksImage(std::shared_ptr<Image> image)
-      : image_(std::move(image)),
-        area_(make_window(image_->parts().file,
-                          {.offset_bytes = image_->header().crypto_header->offset_bytes,
-                           .size_bytes = image_->header().crypto_header->size_bytes})) {}
+      : image_(std::move(image)), area_(make_area(*image_)) {}
 
   std::shared_ptr<Device> sectors() const override { return image_->parts().file; }
   std::unique_ptr<Device> contents(std::shared_ptr<Device> decrypted) const override {
@@ -291,6 +288,13 @@ class LuksImage final : public EncryptedImage {
   std::unique_ptr<DeviceLock> lock_metadata() override { return area_->lock_metadata(); }
 
  private:
+  // decode_header refuses LUKS images without such an area.
+  static std::unique_ptr<Device> make_area(const Image& image) {
+    const qcow2::Place area = image.header().crypto_header.value_or(qcow2::Place{});
+    return make_window(image.parts().file,
+                       {.offset_bytes = area.offset_bytes, .size_bytes = area.size_bytes});
+  }
+
   std::shared_ptr<Image> image_;
   std::unique_ptr<Device> area_;
 };

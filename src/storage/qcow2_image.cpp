@@ -1,6 +1,8 @@
 #include "storage/qcow2_image.h"
 
 #include <algorithm>
+#include <iterator>
+#include <memory>
 #include <utility>
 
 #include <fmt/format.h>
@@ -63,7 +65,7 @@ Image::Image(ImageParts parts)
   read_l1();
   if (parts_.writable) {
     check_writable();
-    refcounts_.emplace(header_, file_, quoted_name());
+    refcounts_ = std::make_unique<Refcounts>(header_, file_, quoted_name());
     collect_metadata();
     if (header_.autoclear_features != 0) {
       // Whatever these bits speak of will not be kept up.

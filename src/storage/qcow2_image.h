@@ -175,8 +175,8 @@ class Image {
   std::vector<std::uint64_t> l1_;
   std::set<std::uint64_t> l1_changed_;
   mutable TableCache slices_;
-  std::optional<Refcounts> refcounts_;   // of a writable image
-  std::vector<std::uint64_t> metadata_;  // sorted offsets of L2 tables and refcount blocks
+  std::unique_ptr<Refcounts> refcounts_;  // of a writable image
+  std::vector<std::uint64_t> metadata_;   // sorted offsets of L2 tables and refcount blocks
   std::unordered_set<std::uint64_t> new_metadata_;
   std::set<std::uint64_t> busy_;  // guest clusters that are about to be linked
   std::condition_variable not_busy_;
