@@ -3,68 +3,46 @@
 _lukskeep_options() {
   case "$1" in
     'create')
-      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
-      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'info')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'encrypt')
-      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'decrypt')
-      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'serve')
-      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --json --quiet --help'
-      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'decrypt')
-      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key test')
-      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --key-manager --insecure --json --quiet --help'
+      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key add')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key remove')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key change')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key convert')
-      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
-      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'key add')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'key remove')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'key change')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'key convert')
-      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header backup')
       options='--header --policy --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header restore')
-      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header repair')
-      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
-      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'header repair')
-      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header convert')
       options='--header --policy --type --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
@@ -76,15 +54,13 @@ _lukskeep_options() {
       options='--policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header attach')
-      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --json --quiet --help'
-      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header check')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive init')
-      options='--store --recipient --key-manager --insecure --dry-run --yes --json --quiet --help'
-      options='--store --recipient --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--store --recipient --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive add')
       options='--header --policy --store --stdout --compact --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
@@ -99,20 +75,13 @@ _lukskeep_options() {
       options='--store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive export')
-      options='--store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--store --identity --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive import')
-      options='--store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--store --identity --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive verify')
-      options='--store --identity --open --rebuild --key-manager --insecure --json --quiet --help'
-      options='--store --identity --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'archive import')
-      options='--store --identity --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'archive verify')
-      options='--store --identity --open --rebuild --allow-backing --allow-data-file --json --quiet --help'
+      options='--store --identity --open --rebuild --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive prune')
       options='--store --keep --older-than --keep-key-changes --revoked --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
@@ -124,24 +93,22 @@ _lukskeep_options() {
       options='--store --add --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive drill')
-      options='--key --kdf-limit --allow-insecure --policy --store --identity --key-manager --insecure --json --quiet --help'
-      options='--key --kdf-limit --allow-insecure --policy --store --identity --allow-backing --allow-data-file --json --quiet --help'
+      options='--key --kdf-limit --allow-insecure --policy --store --identity --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive mirror')
       options='--remove --store --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive sync')
-      options='--from --store --identity --key-manager --insecure --dry-run --yes --json --quiet --help'
-      options='--from --store --identity --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--from --store --identity --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive watch')
       options='--interval --once --store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'seal')
-      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --json --quiet --help'
+      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unseal')
-      options='--show --all-shares --timeout --try-timeout --tries --tpm --json --quiet --help'
+      options='--show --all-shares --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'token list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
@@ -156,31 +123,31 @@ _lukskeep_options() {
       options='--header --policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bind')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unbind')
-      options='--header --policy --slot --orphans --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --slot --orphans --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bindings')
-      options='--header --policy --probe --timeout --try-timeout --tries --tpm --json --quiet --help'
+      options='--header --policy --probe --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'rebind')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'edit')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'top-up')
-      options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --json --quiet --help'
+      options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'report')
-      options='--policy --offline --timeout --try-timeout --tries --tpm --json --quiet --help'
+      options='--policy --offline --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'passphrase')
-      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --json --quiet --help'
+      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unlock')
-      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --json --quiet --help'
+      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'policy show')
       options='--allow-backing --allow-data-file --json --quiet --help'
@@ -189,36 +156,37 @@ _lukskeep_options() {
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'inspect')
-      options='--key --header --expect --allow --tee --kdf-limit --json --quiet --help'
+      options='--key --header --expect --allow --tee --kdf-limit --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'tang serve')
-      options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --json --quiet --help'
+      options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang keygen')
-      options='--keys --curve --dry-run --yes --json --quiet --help'
+      options='--keys --curve --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang rotate')
-      options='--keys --curve --dry-run --yes --json --quiet --help'
+      options='--keys --curve --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang keys')
-      options='--keys --fingerprint --json --quiet --help'
+      options='--keys --fingerprint --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang hide')
-      options='--keys --dry-run --yes --json --quiet --help'
+      options='--keys --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang unhide')
-      options='--keys --dry-run --yes --json --quiet --help'
+      options='--keys --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang delete')
-      options='--keys --usage --quarantine --allow --dry-run --yes --json --quiet --help'
+      options='--keys --usage --quarantine --allow --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang usage')
-      options='--keys --usage --json --quiet --help'
+      options='--keys --usage --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang backup')
-      options='--keys --recipient --dry-run --yes --json --quiet --help'
+      options='--keys --recipient --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang restore')
-      options='--keys --identity --signed-by --merge --dry-run --yes --json --quiet --help'
+      options='--keys --identity --signed-by --merge --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'config')
       options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
@@ -227,43 +195,43 @@ _lukskeep_options() {
       options='--header --policy --unused --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore init')
-      options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore store')
-      options='--name --type --secret --generate --algorithm --bits --mode --expires --metadata --consumer --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--name --type --secret --generate --algorithm --bits --mode --expires --metadata --consumer --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore get')
-      options='--to --encoding --key-manager --insecure --json --quiet --help'
+      options='--to --encoding --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore list')
-      options='--name --key-manager --insecure --json --quiet --help'
+      options='--name --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore show')
-      options='--key-manager --insecure --json --quiet --help'
+      options='--key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore delete')
-      options='--used-too --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--used-too --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore consumers')
-      options='--add --remove --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--add --remove --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore metadata')
-      options='--key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore access')
-      options='--users --private --project --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--users --private --project --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore copy')
-      options='--all --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--all --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore reconcile')
-      options='--register --forget --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--register --forget --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore resolve')
-      options='--header --policy --kdf-limit --allow-insecure --save --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--header --policy --kdf-limit --allow-insecure --save --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'keystore rewrap')
-      options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --json --quiet --help'
+      options='--wrapping-key --passphrase --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bench kdf')
       options='--iter-time --allow-backing --allow-data-file --json --quiet --help'
@@ -305,16 +273,15 @@ _lukskeep_values() {
       ;;
     --pin)
       values='tang tpm2 sss null'
+      ;;
     --curve)
       values='P-256 P-384 P-521'
       ;;
-    --key | --new-key | --volume-key)
-      values='file: fd: prompt: volume-key: mapping:'
     --encoding)
       values='plain hex base64 no-newline from-base64 from-hex'
       ;;
     --key | --new-key | --volume-key)
-      values='file: fd: prompt: volume-key: keyring: manager:'
+      values='file: fd: prompt: volume-key: mapping: keyring: manager: binding:'
       compopt -o nospace
       ;;
     --key-manager)
@@ -333,12 +300,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive token policy config erase bench completion help version --help --version' -- "$current")
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token policy config erase bench completion help version --help --version' -- "$current")
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy inspect config erase bench completion help version --help --version' -- "$current")
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy config erase keystore bench completion help version --help --version' -- "$current")
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive token policy tang config erase bench completion help version --help --version' -- "$current")
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy config erase bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -358,10 +320,11 @@ _lukskeep() {
       policy)
         words='show check'
         ;;
-      keystore)
-        words='init store get list show delete consumers metadata access copy reconcile resolve rewrap'
       tang)
         words='serve keygen rotate keys hide unhide delete usage backup restore'
+        ;;
+      keystore)
+        words='init store get list show delete consumers metadata access copy reconcile resolve rewrap'
         ;;
       bench)
         words='kdf ciphers'
@@ -378,12 +341,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --allow|--cipher|--connections|--discard|--export|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--run|--sector-size|--size|--slot|--socket|--store|--subsystem|--threads|--tls-certificates|--tls-psk|--token|--total-size|--type|--uuid|--volume-key)
-    --allow|--cipher|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
-    --allow|--cipher|--expect|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tee|--token|--total-size|--type|--uuid|--volume-key)
-    --add|--algorithm|--allow|--bits|--cipher|--consumer|--encoding|--expires|--flags|--from|--generate|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--recipient|--remove|--row-time|--secret|--sector-size|--size|--slot|--store|--subsystem|--to|--token|--total-size|--type|--users|--uuid|--volume-key|--wrapping-key)
-    --access|--access-log|--allow|--cipher|--client-ca|--connections|--curve|--endpoint|--flags|--from|--hash|--header|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--row-time|--sector-size|--signed-by|--size|--slot|--store|--subsystem|--threads|--tls-certificate|--tls-key|--token|--total-size|--type|--usage|--uuid|--volume-key)
-    --allow|--cipher|--flags|--from|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-size|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--metadata-size|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--recipient|--row-time|--sector-size|--size|--slot|--store|--subsystem|--tang|--threshold|--timeout|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--uuid|--volume-key)
+    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
       compopt -o default
       return
       ;;
