@@ -3,46 +3,46 @@
 _lukskeep_options() {
   case "$1" in
     'create')
-      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--size --total-size --type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'info')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'encrypt')
-      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--type --cipher --key-size --sector-size --metadata-size --keyslots-size --payload-offset --label --subsystem --uuid --volume-key --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --header --key --allow-insecure --holes --limit-rate --direct --progress --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'decrypt')
-      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'serve')
-      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key test')
-      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --unbound --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key add')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --priority --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --keyslot-cipher --keyslot-key-size --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key remove')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key change')
-      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --new-key --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'key convert')
-      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --slot --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header backup')
       options='--header --policy --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header restore')
-      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header repair')
-      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --orphan-tokens --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header convert')
       options='--header --policy --type --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
@@ -54,13 +54,13 @@ _lukskeep_options() {
       options='--policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header attach')
-      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --allow --kill-revived --key --kdf-limit --allow-insecure --store --identity --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'header check')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive init')
-      options='--store --recipient --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--store --recipient --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive add')
       options='--header --policy --store --stdout --compact --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
@@ -75,13 +75,13 @@ _lukskeep_options() {
       options='--store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive export')
-      options='--store --identity --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--store --identity --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive import')
-      options='--store --identity --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--store --identity --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive verify')
-      options='--store --identity --open --rebuild --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      options='--store --identity --open --rebuild --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive prune')
       options='--store --keep --older-than --keep-key-changes --revoked --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
@@ -93,13 +93,13 @@ _lukskeep_options() {
       options='--store --add --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive drill')
-      options='--key --kdf-limit --allow-insecure --policy --store --identity --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      options='--key --kdf-limit --allow-insecure --policy --store --identity --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive mirror')
       options='--remove --store --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive sync')
-      options='--from --store --identity --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--from --store --identity --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'archive watch')
       options='--interval --once --store --allow-backing --allow-data-file --json --quiet --help'
@@ -123,7 +123,7 @@ _lukskeep_options() {
       options='--header --policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bind')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unbind')
       options='--header --policy --slot --orphans --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
@@ -132,10 +132,10 @@ _lukskeep_options() {
       options='--header --policy --probe --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'rebind')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'edit')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'top-up')
       options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
@@ -156,7 +156,7 @@ _lukskeep_options() {
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'inspect')
-      options='--key --header --expect --allow --tee --kdf-limit --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      options='--key --header --expect --allow --tee --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang serve')
       options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --allow-backing --allow-data-file --json --quiet --help'
@@ -183,10 +183,10 @@ _lukskeep_options() {
       options='--keys --usage --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang backup')
-      options='--keys --recipient --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--keys --recipient --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang restore')
-      options='--keys --identity --signed-by --merge --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--keys --identity --signed-by --merge --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'config')
       options='--header --policy --label --subsystem --priority --slot --flags --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'

@@ -140,7 +140,11 @@ Options options_of(const CommandEntry& entry, Command& command, Session& session
   Options options;
   command.declare(options);
   options.heading("General");
-  if (uses_key_manager(entry, options)) declare_key_manager(options, session);
+  // Elsewhere --insecure could be taken for the command's own lack of care.
+  const bool own = entry.name.starts_with("keystore ");
+  if (uses_key_manager(entry, options)) {
+    declare_key_manager(options, session, own ? "--insecure" : "--key-manager-insecure");
+  }
   if (entry.changes) {
     options.flag({.name = "--dry-run", .help = "say what would change, and change nothing"},
                  session.dry_run);

@@ -86,19 +86,21 @@ keys::Credentials read_credentials() {
 bool uses_key_manager(const CommandEntry& entry, const Options& options) {
   constexpr std::array<std::string_view, 4> kKeys = {"--key", "--new-key", "--identity",
                                                      "--recipient"};
+  // Of the backups of a Tang server's keys no key manager is told.
+  if (entry.name.starts_with("tang ")) return false;
   return entry.name.starts_with("keystore ") ||
          std::ranges::any_of(options.all(), [&](const Options::Info& info) {
            return std::ranges::find(kKeys, info.name) != kKeys.end();
          });
 }
 
-void declare_key_manager(Options& options, Session& session) {
+void declare_key_manager(Options& options, Session& session, std::string_view insecure_name) {
   options.add({.name = "--key-manager",
                .value = "URI",
                .help = "where manager: keys are: file:PATH, barbican:[URL], vault:URL (default: "
                        "LUKSKEEP_KEY_MANAGER, or the user's own keystore)"},
               session.key_manager);
-  options.flag({.name = "--insecure", .help = "do not verify the certificate of the key manager"},
+  options.flag({.name = insecure_name, .help = "do not verify the certificate of the key manager"},
                session.insecure);
 }
 
@@ -139,7 +141,7 @@ std::unique_ptr<keys::KeyManager> open_key_manager(const Session& session, const
   const keys::KeyManagerUri parsed = keys::parse_key_manager(uri);
   if (session.insecure && parsed.kind != keys::KeyManagerUri::Kind::kFile) {
     warn(
-        "--insecure: the certificate of the key manager is not verified; whoever answers in its "
+        "the certificate of the key manager is not verified; whoever answers in its "
         "place gets the credentials and every secret");
   }
   return keys::open_key_manager(

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/command.h"
@@ -18,7 +19,7 @@ namespace lukskeep::cli {
 // Whether `entry`, which has declared `options`, takes keys or works on secrets.
 bool uses_key_manager(const CommandEntry& entry, const Options& options);
 // --key-manager and --insecure.
-void declare_key_manager(Options& options, Session& session);
+void declare_key_manager(Options& options, Session& session, std::string_view insecure_name);
 
 // As the URI that is named. Throws Error{kUsage} for a user without a home directory.
 std::string key_manager_uri(const Session& session);
