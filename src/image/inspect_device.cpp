@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "image/luks_judgement.h"
 #include "luks/crypt_device.h"
+#include "storage/qcow2.h"
 
 namespace lukskeep::image {
 namespace {
@@ -103,7 +104,8 @@ std::shared_ptr<Device> Inspection::open_volume(const std::shared_ptr<Device>& h
     throw Error(Code::kConflict,
                 fmt::format("the header of '{}' changed while it was inspected", header->name()));
   }
-  if (header == payload) luks::check_payload_apart(file.header(), *payload);
+  const bool in_image = dynamic_cast<const storage::EncryptedImage*>(payload.get()) != nullptr;
+  if (header == payload && !in_image) luks::check_payload_apart(file.header(), *payload);
   const std::optional<luks::Unlocked> key = options_.unlock(file, layer);
   if (!key) return nullptr;
   const bool insecure = options_.inspector.allow.contains("luks-null-cipher");
@@ -134,11 +136,10 @@ Report Inspection::run(const std::shared_ptr<Device>& device, const std::shared_
     }
   }
   if (!options_.unlock || !report.encrypted || !report.safe()) return report;
-  if (report.format != "luks1" && report.format != "luks2") {
-    // Its contents are clusters of the image: who asked to see them is told that they were not
-    // seen.
-    replace_unseen(report, "luks-unopened",
-                   fmt::format("the contents of LUKS within {} were not looked at", report.format));
+  if (report.format == "qcow2") {
+    // Its contents are clusters of the image; an image that is safe names no other files.
+    const std::shared_ptr<Device> image = storage::open_qcow2_on({.file = device});
+    look_inside(report, image, image, layer);
   } else if (report.payload_size_bytes.value_or(0) != 0) {
     look_inside(report, header, device, layer);
   }

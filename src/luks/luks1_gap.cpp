@@ -156,7 +156,7 @@ std::uint64_t header_copy_bytes(const HeaderFile& file) {
   const auto whole = Luks1Gap::open_anew(file);
   if (!whole) return size;
   try {
-    const LuksmetaTable& table = Luks1Gap::open(file)->table();
+    const LuksmetaTable table = Luks1Gap::open(file)->table();
     const bool any = std::ranges::any_of(table.slots, &LuksmetaSlot::used);
     return any ? size + luksmeta_end_bytes(table) : size;
   } catch (const Error& error) {
