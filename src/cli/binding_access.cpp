@@ -45,7 +45,7 @@ class Race {
  private:
   void attempt(const nbde::Binding& binding) {
     try {
-      SecretBytes passphrase = nbde::unseal(*binding.jwe, context_);
+      SecretBytes passphrase = nbde::unseal(nbde::sealed_of(binding), context_);
       luks::UnlockOptions options = options_;
       options.keyslot = binding.keyslot;
       auto unlocked = luks::unlock(file_, passphrase.span(), options);

@@ -24,7 +24,7 @@ nbde::Sealer sealer(const nbde::PinPolicy& policy, const nbde::PinContext& conte
 }
 
 nbde::SealedPin sealed_pin(const luks::HeaderFile& file, int keyslot) {
-  return nbde::describe(*nbde::find_binding(file, keyslot).jwe, "the new binding");
+  return nbde::describe(nbde::sealed_of(nbde::find_binding(file, keyslot)), "the new binding");
 }
 
 OrderedJson result(const VolumeArgs& volume, const luks::HeaderFile& file, int keyslot) {

@@ -50,7 +50,7 @@ class Bindings final : public Command {
     std::vector<nbde::ShareReport> shares;
     std::string text;
     try {
-      static_cast<void>(nbde::unseal(*binding.jwe, context, &shares));
+      static_cast<void>(nbde::unseal(nbde::sealed_of(binding), context, &shares));
       json["opens"] = true;
     } catch (const Error& error) {
       if (error.code() == Code::kInterrupted) throw;

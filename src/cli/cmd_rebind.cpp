@@ -37,24 +37,25 @@ class Unbind final : public Command {
                     fmt::format("{} {} leftovers of bindings from '{}'", verb, count,
                                 printable(volume_.volume, 256)));
     }
-    remove(session, file);
-    report(session, {{"volume", volume_.volume}, {"removed", *slot_}},
-           fmt::format("{} keyslot {} of '{}' with its binding", verb, *slot_,
+    const int slot = slot_.value_or(-1);
+    remove(session, file, slot);
+    report(session, {{"volume", volume_.volume}, {"removed", slot}},
+           fmt::format("{} keyslot {} of '{}' with its binding", verb, slot,
                        printable(volume_.volume, 256)));
   }
 
  private:
-  void remove(const Session& session, luks::HeaderFile& file) const {
+  void remove(const Session& session, luks::HeaderFile& file, int slot) const {
     try {
-      nbde::remove_binding(file, *slot_, session.yes);
+      nbde::remove_binding(file, slot, session.yes);
     } catch (const Error& error) {
       if (error.code() != Code::kLastKeyslot) throw;
       confirm(
           session,
           fmt::format("Keyslot {} is the last one that opens '{}'. Without it the data is lost.",
-                      *slot_, printable(volume_.volume, 256)),
+                      slot, printable(volume_.volume, 256)),
           error);
-      nbde::remove_binding(file, *slot_, true);
+      nbde::remove_binding(file, slot, true);
     }
   }
 
@@ -138,8 +139,8 @@ class TopUp final : public Command {
     std::size_t pending = 0;
     for (const int slot : binding_keyslots(file, slot_)) {
       const nbde::Binding binding = nbde::find_binding(file, slot);
-      const nbde::ToppedUp result = nbde::top_up(*binding.jwe, context);
-      if (result.jwe != *binding.jwe) nbde::replace_sealed(file, binding, result.jwe);
+      const nbde::ToppedUp result = nbde::top_up(nbde::sealed_of(binding), context);
+      if (result.jwe != nbde::sealed_of(binding)) nbde::replace_sealed(file, binding, result.jwe);
       added += result.added;
       confirmed += result.saved;
       pending += result.pending;

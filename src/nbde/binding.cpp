@@ -127,6 +127,12 @@ Binding find_binding(const luks::HeaderFile& file, int keyslot) {
   return std::move(*found);
 }
 
+const Jwe& sealed_of(const Binding& binding) {
+  if (binding.jwe) return *binding.jwe;
+  throw Error(Code::kDamaged, fmt::format("the binding of keyslot {} is damaged: {}",
+                                          binding.keyslot, binding.problem));
+}
+
 luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces) {
   Json json = {{"type", kBindingTokenType},
                {"keyslots", {std::to_string(keyslot)}},

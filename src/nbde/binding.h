@@ -50,6 +50,9 @@ std::vector<Binding> list_bindings(const luks::HeaderFile& file);
 // problem.
 Binding find_binding(const luks::HeaderFile& file, int keyslot);
 
+// What sealed the passphrase. Throws Error{kDamaged} with its problem if that cannot be read.
+const Jwe& sealed_of(const Binding& binding);
+
 // A token as Clevis writes it. `replaces`: see Binding.
 luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces = {});
 

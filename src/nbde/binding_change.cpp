@@ -225,7 +225,7 @@ bool opens(const HeaderFile& file, const luks::Unlocked& key, const Binding& hel
            const Opener& open, const RebindOptions& options) {
   const HeaderFile stored = HeaderFile::open(file.device());
   const Binding binding = find_binding(stored, helper.keyslot);
-  const SecretBytes passphrase = open(*binding.jwe);
+  const SecretBytes passphrase = open(sealed_of(binding));
   luks::UnlockOptions unlock = options.unlock;
   unlock.keyslot = helper.keyslot;
   unlock.cancel = options.cancel;
@@ -250,15 +250,16 @@ void finish_luks2(HeaderFile& file, int keyslot, const Binding& helper) {
   });
   const int digest_id = digest->first;
   const luks::Digest kept = digest->second;
-  const int token = token_of(file, keyslot).value_or(*helper.token);
+  const int helper_token = helper.token.value_or(-1);  // LUKS2: it has one
+  const int token = token_of(file, keyslot).value_or(helper_token);
   if (const auto old = header.keyslots.find(keyslot); old != header.keyslots.end()) {
     fresh.priority = old->second.priority;
     change.obsolete.push_back(area_range(old->second));
     luks::drop_keyslot(header, keyslot);
   }
   luks::drop_keyslot(header, helper.keyslot);
-  header.tokens.erase(*helper.token);
-  header.tokens[token] = make_binding_token(*helper.jwe, keyslot);
+  header.tokens.erase(helper_token);
+  header.tokens[token] = make_binding_token(sealed_of(helper), keyslot);
   header.keyslots[keyslot] = std::move(fresh);
   // A digest of unbound keys goes with its last keyslot.
   header.digests.try_emplace(digest_id, kept);
@@ -357,7 +358,7 @@ void replace_at_once(HeaderFile& file, const luks::Unlocked& key, int keyslot, c
                 "the old binding is as it was");
   };
   if (!equal_constant_time(open(jwe).span(), passphrase.span())) fail();
-  const int token = token_of(file, keyslot).value();
+  const int token = token_of(file, keyslot).value_or(0);  // it is bound: see rebind()
   HeaderChange change{.header = old};
   luks::NewKeyslot fresh = binding_keyslot(old);
   fresh.priority = old.keyslots.at(keyslot).priority;

@@ -99,7 +99,7 @@ class Reporter {
     context.all_shares = true;
     std::vector<ShareReport> shares;
     try {
-      static_cast<void>(unseal(*binding_.jwe, context, &shares));
+      static_cast<void>(unseal(sealed_of(binding_), context, &shares));
     } catch (const Error& error) {
       if (error.code() == Code::kInterrupted) throw;
       add("fails", "", fmt::format("it does not open now: {}", error.message()), "");
