@@ -14,10 +14,10 @@
 
 #include "base/bytes.h"
 #include "cli/command.h"
-#include "net/service_notify.h"
 #include "cli/tang_args.h"
 #include "cli/units.h"
 #include "net/http_server.h"
+#include "net/service_notify.h"
 #include "server/tang_service.h"
 
 namespace lukskeep::cli {
@@ -140,6 +140,7 @@ class TangServe final : public Command {
     if (client_ca_ && !certificate_) {
       throw Error(Code::kUsage, "--client-ca wants --tls-certificate");
     }
+    if (inetd_ && certificate_) throw Error(Code::kUsage, "--inetd serves no TLS");
     net::HttpServerOptions options{.listen = listen_, .threads = threads_.value_or(0)};
     if (!inetd_) options.inherited = inherited_sockets();
     if (options.listen.empty() && options.inherited.empty()) options.listen = {kListenDefault};

@@ -142,6 +142,11 @@ struct HttpConversation::State {
       refuse(status_of(error), out);
       return false;
     }
+    // The line of a chunk or of a trailer that does not end: the parser leaves it where it is.
+    if (!parser->is_done() && parser->is_header_done() && unread().size() > limits.header_bytes) {
+      refuse(431, out);
+      return false;
+    }
     if (parser->is_header_done() && line_too_long()) {
       refuse(414, out);
       return false;

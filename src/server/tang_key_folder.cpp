@@ -275,6 +275,15 @@ std::vector<std::string> TangKeyFolder::generate(nbde::Curve curve, bool only_if
   folder.remove_remains();
   if (only_if_empty) {
     const TangKeyFiles found = read_all(folder);
+    const auto shows = [&](bool (*is)(const nbde::EcKey&)) {
+      return std::ranges::any_of(found.keys,
+                                 [&](const auto& key) { return !key.hidden && is(key.key); });
+    };
+    const bool exchanges = shows(is_exchange_key);
+    const bool signs = shows(is_signing_key);
+    // What a start that was cut off between the two did not get to.
+    if (exchanges && !signs) return {write_key(folder, nbde::generate_signing_key(curve))};
+    if (signs && !exchanges) return {write_key(folder, nbde::generate_exchange_key(curve))};
     if (std::ranges::any_of(found.keys, [](const auto& key) { return !key.hidden; })) return {};
   }
   return write_pair(folder, curve);

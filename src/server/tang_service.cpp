@@ -5,6 +5,8 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include <poll.h>
@@ -111,6 +113,20 @@ std::string normal_endpoint(std::string endpoint) {
 
 }  // namespace
 
+namespace {
+
+// A file without a rule would let everybody in: it may be one that is just being written.
+std::shared_ptr<const TangAccess> read_access(const std::string& file) {
+  TangAccess access = TangAccess::parse(read_rules(file), fmt::format("'{}'", file));
+  if (access.size() == 0) {
+    throw Error(Code::kInvalidArgument, fmt::format("'{}' has no rule", printable(file, 256)),
+                "without --access everybody is answered");
+  }
+  return std::make_shared<const TangAccess>(std::move(access));
+}
+
+}  // namespace
+
 TangService::TangService(TangServiceOptions options)
     : options_(std::move(options)), folder_(options_.key_folder), rate_(options_.rate_per_second) {
   options_.endpoint = normal_endpoint(std::move(options_.endpoint));
@@ -118,10 +134,7 @@ TangService::TangService(TangServiceOptions options)
   for (const std::string& problem : keys->problems()) warn(problem);
   keys_.store(std::move(keys));
   access_.store(std::make_shared<const TangAccess>());
-  if (options_.access_file) {
-    access_.store(std::make_shared<const TangAccess>(TangAccess::parse(
-        read_rules(*options_.access_file), fmt::format("'{}'", *options_.access_file))));
-  }
+  if (options_.access_file) access_.store(read_access(*options_.access_file));
   if (options_.usage_file) usage_ = std::make_unique<TangUsageRecorder>(*options_.usage_file);
   if (options_.access_log) log_ = std::make_unique<AccessLog>(*options_.access_log);
 }
@@ -272,37 +285,43 @@ void TangService::reload_keys() {
 
 void TangService::reload_access() {
   if (!options_.access_file) return;
-  const std::string& file = *options_.access_file;
   try {
-    access_.store(std::make_shared<const TangAccess>(
-        TangAccess::parse(read_rules(file), fmt::format("'{}'", file))));
+    access_.store(read_access(*options_.access_file));
   } catch (const Error& error) {
     warn(fmt::format("the rules of access stay as they were: {}", error.message()));
   }
 }
 
 void TangService::watch(const CancelToken& cancel) {
-  archive::FolderWatch folder;
-  folder.add_tree(options_.key_folder);
-  if (options_.access_file) {
-    folder.add_file(std::filesystem::absolute(*options_.access_file).string());
+  std::optional<archive::FolderWatch> folder;
+  try {
+    folder.emplace();
+    folder->add_tree(options_.key_folder);
+    if (options_.access_file) {
+      folder->add_file(std::filesystem::absolute(*options_.access_file).string());
+    }
+  } catch (const Error& error) {
+    folder.reset();
+    warn(
+        fmt::format("changes are looked for every {} s: {}", kLookAnyway.count(), error.message()));
   }
   // What changed between the first reading and now.
   reload_keys();
   reload_access();
   auto next = std::chrono::steady_clock::now() + kLookAnyway;
   while (!cancel.cancelled()) {
-    pollfd wait{.fd = folder.fd(), .events = POLLIN, .revents = 0};
+    // A descriptor of -1 is passed over.
+    pollfd wait{.fd = folder ? folder->fd() : -1, .events = POLLIN, .revents = 0};
     const bool ready = poll(&wait, 1, kLookMs) > 0;
     const bool anyway = std::chrono::steady_clock::now() >= next;
     if (!ready && !anyway) continue;
     if (ready) poll(nullptr, 0, kSettleMs);
-    const archive::FolderChanges changes = folder.read();
+    const archive::FolderChanges changes = folder ? folder->read() : archive::FolderChanges{};
     const auto ends_with = [&](std::string_view end) {
       return std::ranges::any_of(changes.files,
                                  [end](const std::string& file) { return file.ends_with(end); });
     };
-    if (changes.lost) folder.add_tree(options_.key_folder);
+    if (folder && changes.lost) folder->add_tree(options_.key_folder);
     if (anyway) next = std::chrono::steady_clock::now() + kLookAnyway;
     const bool links = !changes.folders.empty();
     if (anyway || changes.lost || links || ends_with(".jwk")) reload_keys();
