@@ -114,14 +114,13 @@ void make_folder_of(const std::string& path) {
 }
 
 // A random key at the default place. What is there already is taken: it opens another keystore.
-bool make_default_key(const std::string& path) {
+void make_default_key(const std::string& path) {
   std::error_code error;
-  if (fs::exists(path, error)) return false;
+  if (fs::exists(path, error)) return;
   make_folder_of(path);
   storage::PendingFile file(path, kNewKeyBytes, false);
   file.device().write(0, crypto::random_secret(kNewKeyBytes).span());
   file.commit();
-  return true;
 }
 
 class KeystoreInit final : public Command {
@@ -148,15 +147,10 @@ class KeystoreInit final : public Command {
 
  private:
   void create(const Session& session, const std::string& path, const std::string& own_key) const {
-    const bool made = !own_key.empty() && make_default_key(own_key);
-    try {
-      make_folder_of(path);
-      keys::FileKeyManager::create(path, wrapping_.read(session), session.cancel);
-    } catch (...) {
-      std::error_code ignored;
-      if (made) fs::remove(own_key, ignored);
-      throw;
-    }
+    // It stays whatever happens: another keystore may be sealed with it by then.
+    if (!own_key.empty()) make_default_key(own_key);
+    make_folder_of(path);
+    keys::FileKeyManager::create(path, wrapping_.read(session), session.cancel);
   }
 
   WrappingArgs wrapping_;

@@ -69,6 +69,7 @@ bool find_absurd_stripes(ByteView bytes, Match& match) {
 class LuksProbe final : public Probe {
  public:
   void head(ByteView head) override;
+  void got(int tag, ByteView bytes) override;
   void finish(const StreamEnd& end) override;
 
  private:
@@ -83,7 +84,11 @@ class LuksProbe final : public Probe {
 
 void LuksProbe::head(ByteView head) {
   if (!has_mark(head, 0, kMark)) {
-    find_second_copy(head);
+    if (find_second_copy(head)) return;
+    for (const std::uint64_t offset : luks::kLuks2MetadataSizes) {
+      if (fits({offset, kSecondMark.size()}, head.size())) continue;
+      want(static_cast<int>(offset / limits::kKiB), {offset, kSecondMark.size()});
+    }
     return;
   }
   match_.encrypted = true;
@@ -95,6 +100,14 @@ void LuksProbe::head(ByteView head) {
   if (version == 1) return read_luks1(head);
   if (version == 2) return read_luks2(head);
   add("luks-header", fmt::format("LUKS version {} is neither 1 nor 2", version));
+}
+
+// Farther away than what every stream is kept of: that it is there is enough.
+void LuksProbe::got(int tag, ByteView bytes) {
+  if (matched() || !has_mark(bytes, 0, kSecondMark)) return;
+  match_.format = "luks2";
+  match_.encrypted = true;
+  add("luks-copies", fmt::format("only the second copy of a header is there, at {} KiB", tag));
 }
 
 // Where the first copy is gone, others still open the volume by the second.

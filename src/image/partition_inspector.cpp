@@ -245,11 +245,11 @@ void PartitionProbe::got(int /*tag*/, ByteView bytes) {
   }
   const std::size_t before = match_.findings.size();
   const auto backup = read_header(bytes.last(sector_bytes_), "backup");
-  if (match_.findings.size() != before) {
+  if (!backup || match_.findings.size() != before) {
     match_.findings.resize(before);
     return add("gpt-backup", "its header is damaged");
   }
-  if (backup) check_backup_of(*backup, bytes);
+  check_backup_of(*backup, bytes);
 }
 
 void PartitionProbe::check_backup_of(const Gpt& backup, ByteView bytes) {

@@ -1,6 +1,7 @@
 #include "image/probe.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -9,7 +10,9 @@
 namespace lukskeep::image {
 
 void Match::add(std::string_view name, std::string what) {
-  if (findings.size() >= limits::kInspectFindingsMax) return;
+  // Of each kind, so that what is allowed does not keep out what is not.
+  const auto same = std::ranges::count(findings, name, &Finding::name);
+  if (std::cmp_greater_equal(same, limits::kInspectFindingsMax)) return;
   const FindingKind* kind = find_finding_kind(name);
   findings.push_back({.name = kind->name,
                       .severity = kind->severity,

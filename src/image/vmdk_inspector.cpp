@@ -139,6 +139,9 @@ void VmdkProbe::check_header(const SparseHeader& header) {
   if (header.capacity > static_cast<std::uint64_t>(INT64_MAX) / kSectorBytes) {
     return bad(fmt::format("a disk of {} sectors is larger than any", header.capacity));
   }
+  if (header.capacity == 0) {
+    bad("a disk without a sector: readers take what the descriptor names instead");
+  }
   match_.virtual_size_bytes = header.capacity * kSectorBytes;
   if (!is_power_of_two(header.grain) || header.grain < 8 || header.grain > 32'768) {
     bad(fmt::format("grains of {} sectors", header.grain));
@@ -158,7 +161,9 @@ void VmdkProbe::got(int /*tag*/, ByteView bytes) {
   const std::string_view text = as_string_view(bytes);
   const std::size_t end = text.find('\0');
   // What stands behind the end is read by nobody who stops there, and by everybody else.
-  if (end != std::string_view::npos && !all_zero(bytes.subspan(end))) {
+  if (end == std::string_view::npos) {
+    add("vmdk-descriptor", "it has no end: readers go on behind it");
+  } else if (!all_zero(bytes.subspan(end))) {
     add("vmdk-descriptor", "there is more behind the end of the descriptor");
   }
   read_descriptor(text.substr(0, end));
@@ -183,6 +188,15 @@ void VmdkProbe::read_descriptor(std::string_view text) {
   for (const std::string_view word : {"createtype", "parentcid"}) {
     const std::size_t times = count(whole, word);
     if (times > 1) add("vmdk-descriptor", fmt::format("'{}' is there {} times", word, times));
+  }
+  // They look for these in comments and in the middle of lines as well.
+  if (whole.find("parentfilenamehint") != std::string::npos) {
+    add("vmdk-parent", "it names the file of a parent");
+  }
+  if (const std::size_t at = whole.find("parentcid");
+      at != std::string::npos &&
+      !std::string_view(whole).substr(at).starts_with("parentcid=ffffffff")) {
+    add("vmdk-parent", "it holds what differs from another file");
   }
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size());

@@ -598,8 +598,13 @@ std::size_t FileKeyManager::rewrap(const WrappingKey& key) {
   }
   state.master = std::move(master);
   state.generation = wrapping.generation;
-  // What is sealed with the old key goes from the log too.
-  state.database.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  // What is sealed with the old key goes from the log too; if it cannot now, a later one does it,
+  // and who is told of a failure would throw the new key away.
+  try {
+    state.database.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  } catch (const Error& error) {
+    if (error.code() == Code::kOutOfMemory) throw;
+  }
   return count;
 }
 
