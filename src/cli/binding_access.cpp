@@ -152,22 +152,31 @@ std::vector<int> binding_keyslots(const luks::HeaderFile& file, std::optional<in
               "'lukskeep bindings' lists those that there are");
 }
 
-nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot) {
+nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
+                                  const nbde::PinContext& context, luks::UnlockOptions options) {
+  std::vector<nbde::Binding> bindings = nbde::list_bindings(file);
   // That of a rebind that was cut is the same.
-  const std::vector<nbde::Binding> bindings = nbde::list_bindings(file);
-  const nbde::Binding* found = nullptr;
-  for (const nbde::Binding& binding : bindings) {
-    const bool better = found == nullptr || !found->jwe || found->replaces;
-    if (!binding.orphan && final_keyslot(binding) == keyslot && better) found = &binding;
-  }
+  std::ranges::stable_partition(bindings, [](const nbde::Binding& one) { return !one.replaces; });
   const std::string what =
       fmt::format("the binding of keyslot {} of '{}'", keyslot, file.device()->name());
-  if (found == nullptr) throw Error(Code::kNotFound, fmt::format("{} is not there", what));
-  if (!found->jwe) {
-    throw Error(Code::kDamaged, fmt::format("{} is damaged: {}", what, found->problem),
-                "'lukskeep edit' gives it a new policy");
+  std::string why;
+  for (const nbde::Binding& one : bindings) {
+    if (one.orphan || final_keyslot(one) != keyslot) continue;
+    try {
+      const SecretBytes passphrase = nbde::unseal(nbde::sealed_of(one), context);
+      options.keyslot = one.keyslot;
+      if (luks::unlock(file, passphrase.span(), options)) {
+        return nbde::policy_of(nbde::describe(*one.jwe, what));
+      }
+      why += "; what it sealed does not open the keyslot";
+    } catch (const Error& error) {
+      if (error.code() == Code::kInterrupted) throw;
+      why += "; " + error.message();
+    }
   }
-  return nbde::policy_of(nbde::describe(*found->jwe, what));
+  throw Error(Code::kUnsafe,
+              fmt::format("{} does not open, so its policy may be anybody's{}", what, why),
+              "'lukskeep edit' gives it a policy");
 }
 
 }  // namespace lukskeep::cli

@@ -43,7 +43,10 @@ OpenedVolume unlock_for_binding(const Session& session, const luks::HeaderFile& 
 // Throws Error{kNotFound} if there is none.
 std::vector<int> binding_keyslots(const luks::HeaderFile& file, std::optional<int> wanted);
 
-// The policy that the binding of `keyslot` was sealed by. Throws as nbde::policy_of.
-nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot);
+// The policy that the binding of `keyslot` was sealed by: of one that opens the keyslot, since who
+// can write to a header can put any policy there. Asks its servers. Throws Error{kUnsafe} if none
+// does.
+nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
+                                  const nbde::PinContext& context, luks::UnlockOptions options);
 
 }  // namespace lukskeep::cli

@@ -56,8 +56,8 @@ class Bind final : public Command {
     const nbde::PinPolicy policy = pins_.read();
     const nbde::PinContext context = pins_.context.context(session);
     luks::HeaderFile file = open_header_for_change(session, volume_);
-    if (reset_) reset_luksmeta(file);
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
+    if (reset_) reset_luksmeta(file);
     bind_.cancel = session.cancel;
     const int keyslot = nbde::add_binding(file, opened.unlocked, sealer(policy, context), bind_);
     report(session, result(volume_, file, keyslot),

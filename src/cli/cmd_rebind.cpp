@@ -98,14 +98,19 @@ class Rebind final : public Command {
  private:
   void rebind(const Session& session, luks::HeaderFile& file, const luks::Unlocked& key,
               int slot) const {
-    const nbde::PinPolicy policy = policy_of_binding(file, slot);
     nbde::PinContext context = servers_.context(session);
     context.allow_pending = allow_pending_;
-    nbde::rebind(
-        file, key, slot,
-        [&](ByteView passphrase) { return nbde::seal(policy, passphrase, context); },
-        [&](const nbde::Jwe& jwe) { return nbde::unseal(jwe, context); },
-        {.cancel = session.cancel, .unlock = key_.unlock_options(session)});
+    const luks::UnlockOptions unlock = key_.unlock_options(session);
+    const auto once = [&] {
+      const nbde::PinPolicy policy = policy_of_binding(file, slot, context, unlock);
+      return nbde::rebind(
+          file, key, slot,
+          [&](ByteView passphrase) { return nbde::seal(policy, passphrase, context); },
+          [&](const nbde::Jwe& jwe) { return nbde::unseal(jwe, context); },
+          {.cancel = session.cancel, .unlock = unlock});
+    };
+    // What was cut is older than what is asked for now.
+    if (once()) once();
   }
 
   VolumeArgs volume_;

@@ -67,9 +67,12 @@ void add_token(const luks::Header& header, int id, const luks::Token& token,
     return;
   }
   for (const int keyslot : token.keyslots) {
-    binding.keyslot = keyslot;
-    binding.orphan = !header.keyslots.contains(keyslot);
-    bindings.push_back(binding);
+    Binding one = binding;
+    one.keyslot = keyslot;
+    one.orphan = !header.keyslots.contains(keyslot);
+    // None of ours replaces itself: whoever wrote that wants the keyslot gone.
+    if (one.replaces == keyslot) one.replaces.reset();
+    bindings.push_back(std::move(one));
   }
 }
 
@@ -85,6 +88,8 @@ std::vector<Binding> luks1_bindings(const luks::HeaderFile& file) {
     binding.orphan = !file.header().keyslots.contains(slot);
     binding.replaces = marked_keyslot(record.reserved, kReplacesMark);
     binding.leftover = marked_keyslot(record.reserved, kLeftoverMark);
+    if (binding.replaces == slot) binding.replaces.reset();
+    if (binding.leftover == slot) binding.leftover.reset();
     read_into(binding, [&] {
       return parse_compact_jwe(as_string_view(gap->load(slot)),
                                fmt::format("luksmeta record {}", slot));

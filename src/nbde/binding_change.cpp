@@ -293,7 +293,20 @@ void copy_luks1_keyslot(HeaderFile& file, int from, int to) {
 
 // Takes the keyslot away that a rebind has left, and then what says so.
 void drop_leftover(HeaderFile& file, Luks1Gap& gap, int keyslot, int leftover) {
-  if (holds_same_key(file.header(), keyslot, leftover)) {
+  if (leftover != keyslot && holds_same_key(file.header(), keyslot, leftover)) {
+    const auto material = [&](int id) {
+      const luks::KeyslotArea& area = file.header().keyslots.at(id).area;
+      Bytes bytes(area.size_bytes);
+      file.device()->read(area.offset_bytes, bytes);
+      return bytes;
+    };
+    // The helper was proven to open, the copy of it was not.
+    if (material(keyslot) != material(leftover)) {
+      throw Error(Code::kIo,
+                  fmt::format("keyslot {} of '{}' reads back as something else than was written",
+                              keyslot, file.device()->name()),
+                  fmt::format("keyslot {} still has the key", leftover));
+    }
     luks::remove_keyslot(file, leftover, false);
   }
   gap.mark(keyslot, 0);
@@ -396,6 +409,17 @@ void remove_binding(HeaderFile& file, int keyslot, bool allow_last) {
         fmt::format("keyslot {} of '{}' has no binding", keyslot, file.device()->name()),
         "'lukskeep bindings' lists those that there are, 'lukskeep key remove' removes other "
         "keyslots");
+  }
+  const bool twins = std::ranges::any_of(bindings, [&](const Binding& binding) {
+    const std::optional<int> other = binding.leftover ? binding.leftover : binding.replaces;
+    return other && !binding.orphan && (binding.keyslot == keyslot || *other == keyslot) &&
+           holds_same_key(file.header(), binding.keyslot, *other);
+  });
+  if (twins) {
+    throw Error(Code::kConflict,
+                fmt::format("a rebind of '{}' was cut: keyslot {} shares its key with another",
+                            file.device()->name(), keyslot),
+                "lukskeep rebind completes it; then unbind");
   }
   const bool active = file.header().keyslots.contains(keyslot);
   if (active && !allow_last) check_not_last(file, keyslot);

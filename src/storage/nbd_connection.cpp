@@ -132,7 +132,6 @@ void NbdConnection::refuse(const std::string& why, int error) const {
 void NbdConnection::connect(const CancelToken* cancel) {
   // Who names the URI may name files for TLS in it.
   if (nbd_.set_uri_allow_local_file(handle_, true) != 0 ||
-      nbd_.set_pread_initialize(handle_, false) != 0 ||
       nbd_.add_meta_context(handle_, "base:allocation") != 0) {
     refuse(text_of_error(nbd_), EIO);
   }

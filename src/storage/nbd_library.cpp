@@ -14,7 +14,6 @@ NbdLibrary load() {
   library.resolve("nbd_get_errno", nbd.get_errno);
   library.resolve("nbd_add_meta_context", nbd.add_meta_context);
   library.resolve("nbd_set_uri_allow_local_file", nbd.set_uri_allow_local_file);
-  library.resolve("nbd_set_pread_initialize", nbd.set_pread_initialize);
   library.resolve("nbd_is_read_only", nbd.is_read_only);
   library.resolve("nbd_can_flush", nbd.can_flush);
   library.resolve("nbd_can_zero", nbd.can_zero);

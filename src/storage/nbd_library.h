@@ -12,7 +12,6 @@ struct NbdLibrary {
   decltype(&::nbd_get_errno) get_errno;
   decltype(&::nbd_add_meta_context) add_meta_context;
   decltype(&::nbd_set_uri_allow_local_file) set_uri_allow_local_file;
-  decltype(&::nbd_set_pread_initialize) set_pread_initialize;
   decltype(&::nbd_is_read_only) is_read_only;
   decltype(&::nbd_can_flush) can_flush;
   decltype(&::nbd_can_zero) can_zero;

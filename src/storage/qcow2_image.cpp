@@ -184,6 +184,20 @@ void Image::collect_metadata() {
                 kRepairHint);
   }
   std::ranges::copy(refcounts_->blocks(), std::back_inserter(metadata_));
+  // What nobody counts would be given to data, and who writes that could write a header.
+  const auto require_counted = [&](std::uint64_t offset) {
+    if (refcounts_->get(cluster_of(offset)) != 0) return;
+    throw Error(
+        Code::kDamaged,
+        fmt::format("{} cannot be written: the table at {} has refcount 0", quoted_name(), offset),
+        kRepairHint);
+  };
+  for (const std::uint64_t offset : metadata_) require_counted(offset);
+  for (const Place& place : main_tables_) {
+    for (std::uint64_t at = 0; at < place.size_bytes; at += header_.cluster_bytes()) {
+      require_counted(place.offset_bytes + at);
+    }
+  }
   std::ranges::sort(metadata_);
   const auto twice = std::ranges::adjacent_find(metadata_);
   if (twice != metadata_.end()) {

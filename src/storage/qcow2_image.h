@@ -145,6 +145,7 @@ class Image {
   std::uint32_t units_touched(const Placement& placement, std::uint64_t cluster) const;
   void link_one(const Placement& placement, std::uint64_t index);
   void free_host(const L2Entry& entry);
+  void refuse_table(std::uint64_t host_bytes) const;
   void finish(const Placement& placement);
   std::optional<L2Entry> zeroed(const L2Entry& entry, ZeroMode mode) const;
 

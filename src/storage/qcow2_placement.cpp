@@ -81,6 +81,7 @@ std::optional<Placement> Image::place_present(const L2Entry& found, std::uint64_
 
 Placement Image::place_new(const L2Entry& found, std::uint64_t offset_bytes,
                            std::uint64_t length_bytes) {
+  if (found.kind == L2Entry::Kind::kAllocated) refuse_table(found.host_bytes);
   const std::uint64_t cluster_bytes = header_.cluster_bytes();
   const std::uint64_t first = cluster_of(offset_bytes);
   const bool moves = found.kind != L2Entry::Kind::kUnallocated;
@@ -195,13 +196,25 @@ void Image::abandon(const Placement& placement) noexcept {
 }
 
 void Image::free_host(const L2Entry& entry) {
-  if (entry.kind == L2Entry::Kind::kAllocated) {
-    return freed_.push_back({.first = cluster_of(entry.host_bytes), .count = 1});
-  }
   // Each cluster that compressed data touches has a reference of it.
+  const std::uint64_t size_bytes =
+      entry.kind == L2Entry::Kind::kAllocated ? 1 : entry.compressed_bytes;
   const std::uint64_t first = cluster_of(entry.host_bytes);
-  const std::uint64_t last = cluster_of(entry.host_bytes + entry.compressed_bytes - 1);
+  const std::uint64_t last = cluster_of(entry.host_bytes + size_bytes - 1);
+  for (std::uint64_t i = first; i <= last; ++i) refuse_table(i << header_.cluster_bits);
   freed_.push_back({.first = first, .count = last - first + 1});
+}
+
+// What an entry calls data may be a table, if somebody wants that to be overwritten.
+void Image::refuse_table(std::uint64_t host_bytes) const {
+  const bool table =
+      is_metadata(host_bytes) || std::ranges::any_of(main_tables_, [&](const Place& place) {
+        return host_bytes >= place.offset_bytes &&
+               host_bytes - place.offset_bytes < place.size_bytes;
+      });
+  if (!table) return;
+  throw Error(Code::kDamaged, fmt::format("{}: data at {} is a table", quoted_name(), host_bytes),
+              "repair the image with qemu-img check -r all");
 }
 
 // Absent if qcow2 has no way to say so.

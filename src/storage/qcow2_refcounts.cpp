@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -219,10 +220,20 @@ void Refcounts::write_table(const Changes& changes) const {
     }
     return file_.device().write(changes.place.offset_bytes, bytes);
   }
+  // A block may be counted by the one before it: no entry is durable before those below it. Those
+  // of one sector are so together.
+  constexpr std::uint64_t kInSector = 512 / 8;
+  std::optional<std::uint64_t> last;
   for (const std::uint64_t index : changes.table_indexes) {
-    std::array<std::byte, 8> bytes{};
-    store_be(bytes.data(), changes.table[index]);
-    file_.device().write(changes.place.offset_bytes + index * 8, bytes);
+    const std::uint64_t first = index / kInSector * kInSector;
+    if (last == first) continue;
+    if (last) file_.device().flush();
+    last = first;
+    std::array<std::byte, 512> bytes{};
+    for (std::uint64_t i = 0; i < kInSector && first + i < changes.table.size(); ++i) {
+      store_be(&bytes[i * 8], changes.table[first + i]);
+    }
+    file_.device().write(changes.place.offset_bytes + first * 8, bytes);
   }
 }
 

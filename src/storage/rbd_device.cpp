@@ -320,6 +320,10 @@ class RbdDevice final : public Device {
     const ssize_t result = rbd_.rbd_aio_get_return_value(piece.done);
     rbd_.rbd_aio_release(piece.done);
     check(static_cast<int>(std::min<ssize_t>(result, 0)), failed_request(*this, verb, piece.range));
+    if (std::string_view(verb) == "read" && std::cmp_not_equal(result, piece.range.length_bytes)) {
+      throw Error(Code::kTooSmall, fmt::format("{}: the image has become shorter",
+                                               failed_request(*this, verb, piece.range)));
+    }
   }
 
   const RbdLibrary& rbd_;
