@@ -169,8 +169,8 @@ BINDING = [
     ["unlock", "v2"],
 ]
 TAKES_POLICY |= {command[0] for command in BINDING}
-# It needs nbdkit as well; its header goes through open_header_unlocked, which judges it.
-TAKES_POLICY |= {"serve"}
+# They need nbdkit or a key manager as well; their headers are opened by the same functions.
+TAKES_POLICY |= {"serve", "keystore resolve"}
 # There --policy is whom to seal to.
 HEADER_POLICY = {"bind", "edit"}
 
