@@ -142,6 +142,11 @@ struct HttpConversation::State {
       refuse(status_of(error), out);
       return false;
     }
+    // Bodies are taken as they come: what stays is a line of a chunk, or fields behind the last.
+    if (!parser->is_done() && unread().size() > limits.header_bytes) {
+      refuse(431, out);
+      return false;
+    }
     if (parser->is_header_done() && line_too_long()) {
       refuse(414, out);
       return false;
