@@ -160,7 +160,7 @@ class TangDelete final : public Command {
     const auto folder = keys_.folder();
     const auto files = folder.read();
     const server::TangKeyFile& key = server::find_key_file(files.keys, key_);
-    const auto risks = risks_of(key);
+    const auto risks = risks_of(files.keys, key);
     std::vector<std::string> reasons;
     std::vector<std::string> names;
     for (const server::DeleteRisk& risk : risks) {
@@ -202,11 +202,12 @@ class TangDelete final : public Command {
     }
   }
 
-  std::vector<server::DeleteRisk> risks_of(const server::TangKeyFile& key) const {
+  std::vector<server::DeleteRisk> risks_of(const std::vector<server::TangKeyFile>& keys,
+                                           const server::TangKeyFile& key) const {
     const std::int64_t quarantine_s = parse_period_s(quarantine_);
     const auto file = usage_.chosen(keys_);
     const auto record = file ? server::read_tang_usage(*file) : std::nullopt;
-    auto risks = server::judge_delete(record, key.thumbprint, quarantine_s, std::time(nullptr));
+    auto risks = server::judge_delete(record, keys, key, quarantine_s, std::time(nullptr));
     if (!key.hidden) risks.push_back({"advertised", "clients are still told of it"});
     return risks;
   }
