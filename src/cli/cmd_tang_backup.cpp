@@ -125,9 +125,16 @@ class TangRestore final : public Command {
   // Anybody can seal to a recipient: the signature tells whose keys these are.
   void check_signer(const Session& session, const TangBackup& backup) const {
     if (!signer_.empty()) {
-      const TangKeyFile& key = server::find_key_file(backup.keys, signer_);
-      if (std::ranges::find(backup.signers, key.thumbprint) == backup.signers.end()) {
-        throw Error(Code::kUnsafe, fmt::format("the backup is not signed by {}", key.thumbprint));
+      // Whole: a key whose thumbprint starts like another is quickly made.
+      const auto key = std::ranges::find_if(backup.keys, [&](const TangKeyFile& each) {
+        return nbde::has_thumbprint(each.key.point, signer_);
+      });
+      if (key == backup.keys.end()) {
+        throw Error(Code::kNotFound, fmt::format("the backup has no key '{}'", printable(signer_)),
+                    "--signed-by wants the whole thumbprint");
+      }
+      if (std::ranges::find(backup.signers, key->thumbprint) == backup.signers.end()) {
+        throw Error(Code::kUnsafe, fmt::format("the backup is not signed by {}", key->thumbprint));
       }
       return;
     }
