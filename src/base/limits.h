@@ -162,6 +162,7 @@ inline constexpr std::size_t kJwsBytesMax = 256 * kKiB;
 // The Tang server. Clients beyond these are counted together, or share a rate.
 inline constexpr std::size_t kTangKeysMax = 256;
 inline constexpr std::size_t kTangClientsMax = 65'536;
+inline constexpr std::size_t kTangUsesMax = 262'144;  // of a key by a client, in the record
 inline constexpr std::size_t kTangRulesMax = 10'000;
 inline constexpr std::size_t kTangRulesBytesMax = 4 * kMiB;
 inline constexpr std::size_t kTangLogBytesMax = 1 * kMiB;  // waiting to be written

@@ -206,15 +206,8 @@ class TangDelete final : public Command {
                                            const server::TangKeyFile& key) const {
     const std::int64_t quarantine_s = parse_period_s(quarantine_);
     const auto file = usage_.chosen(keys_);
-    auto record = file ? server::read_tang_usage(*file) : std::nullopt;
-    if (record) {
-      // Who asks for a signing key by name says nothing of the exchange key that it needs.
-      std::erase_if(record->uses, [&](const server::TangUse& use) {
-        const auto used = std::ranges::find(keys, use.key, &server::TangKeyFile::thumbprint);
-        return used == keys.end() || purpose_name(*used) != purpose_name(key);
-      });
-    }
-    auto risks = server::judge_delete(record, key.thumbprint, quarantine_s, std::time(nullptr));
+    const auto record = file ? server::read_tang_usage(*file) : std::nullopt;
+    auto risks = server::judge_delete(record, keys, key, quarantine_s, std::time(nullptr));
     if (!key.hidden) risks.push_back({"advertised", "clients are still told of it"});
     return risks;
   }

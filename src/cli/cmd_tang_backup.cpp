@@ -125,15 +125,16 @@ class TangRestore final : public Command {
   // Anybody can seal to a recipient: the signature tells whose keys these are.
   void check_signer(const Session& session, const TangBackup& backup) const {
     if (!signer_.empty()) {
-      // Whole: somebody can make a key whose thumbprint starts like another's.
-      const auto named = std::ranges::find_if(backup.keys, [&](const TangKeyFile& key) {
-        return nbde::has_thumbprint(key.key.point, signer_);
+      // Whole: a key whose thumbprint starts like another is quickly made.
+      const auto key = std::ranges::find_if(backup.keys, [&](const TangKeyFile& each) {
+        return nbde::has_thumbprint(each.key.point, signer_);
       });
-      if (named == backup.keys.end() ||
-          std::ranges::find(backup.signers, named->thumbprint) == backup.signers.end()) {
-        throw Error(Code::kUnsafe,
-                    fmt::format("the backup is not signed by '{}'", printable(signer_, 128)),
-                    "--signed-by takes a whole thumbprint");
+      if (key == backup.keys.end()) {
+        throw Error(Code::kNotFound, fmt::format("the backup has no key '{}'", printable(signer_)),
+                    "--signed-by wants the whole thumbprint");
+      }
+      if (std::ranges::find(backup.signers, key->thumbprint) == backup.signers.end()) {
+        throw Error(Code::kUnsafe, fmt::format("the backup is not signed by {}", key->thumbprint));
       }
       return;
     }

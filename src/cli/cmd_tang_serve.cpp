@@ -109,7 +109,9 @@ class TangServe final : public Command {
     // As tangd: a server without keys makes them. Several that start at once make one pair.
     const auto made = keys_.folder().generate(nbde::Curve::kP521, true);
     if (!made.empty() && !session.quiet && !inetd_) {
-      warn(fmt::format("'{}' had no keys: a new pair was made", printable(keys_.path, 256)));
+      warn(fmt::format(
+          "'{}' had no {}", printable(keys_.path, 256),
+          made.size() > 1 ? "keys: a new pair was made" : "signing key: a new one was made"));
     }
     server::TangService service({.key_folder = keys_.path,
                                  .endpoint = endpoint_,
@@ -140,7 +142,10 @@ class TangServe final : public Command {
     if (client_ca_ && !certificate_) {
       throw Error(Code::kUsage, "--client-ca wants --tls-certificate");
     }
-    if (inetd_ && certificate_) throw Error(Code::kUsage, "--inetd serves no TLS");
+    if (inetd_ && certificate_) {
+      throw Error(Code::kUsage, "--inetd serves no TLS",
+                  "without --inetd it does; systemd's socket units want Accept=no then");
+    }
     net::HttpServerOptions options{.listen = listen_, .threads = threads_.value_or(0)};
     if (!inetd_) options.inherited = inherited_sockets();
     if (options.listen.empty() && options.inherited.empty()) options.listen = {kListenDefault};

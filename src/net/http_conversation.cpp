@@ -142,8 +142,8 @@ struct HttpConversation::State {
       refuse(status_of(error), out);
       return false;
     }
-    // The line of a chunk or of a trailer that does not end: the parser leaves it where it is.
-    if (!parser->is_done() && parser->is_header_done() && unread().size() > limits.header_bytes) {
+    // Bodies are taken as they come: what stays is a line of a chunk, or fields behind the last.
+    if (!parser->is_done() && unread().size() > limits.header_bytes) {
       refuse(431, out);
       return false;
     }

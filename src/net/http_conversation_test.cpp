@@ -86,6 +86,19 @@ TEST(HttpConversation, TellsWhoWaitsToGoOn) {
   EXPECT_EQ(out, "HTTP/1.1 100 Continue\r\n\r\n");
 }
 
+TEST(HttpConversation, LargeBodiesAreTakenInAnyPieces) {
+  const std::string body(60'000, 'b');
+  const std::string chunk = "ea60;name=value\r\n" + body + "\r\n0\r\nA: trailer\r\n\r\n";
+  for (const std::string& input :
+       {"POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n" + body,
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk}) {
+    for (const std::size_t piece :
+         {std::size_t{7}, HttpConversation::kReceiveBytes, input.size()}) {
+      EXPECT_TRUE(answers(input, piece).ends_with("POST / " + body)) << piece;
+    }
+  }
+}
+
 TEST(HttpConversation, BoundsAndNonsense) {
   const struct {
     const char* name;
@@ -106,6 +119,11 @@ TEST(HttpConversation, BoundsAndNonsense) {
       {"large body", "POST / HTTP/1.1\r\nContent-Length: 65536\r\n\r\n", 413},
       {"huge body", "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", 400},
       {"large chunk", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413},
+      {"endless extension of a chunk",
+       "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + std::string(100'000, 'a'), 431},
+      {"endless trailer",
+       "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + std::string(100'000, 'a'),
+       431},
       {"two lengths", "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na", 400},
       {"length and chunks",
        "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na", 400},

@@ -45,6 +45,8 @@ constexpr Milliseconds kSweep{100};
 constexpr int kAcceptWaitMs = 100;
 constexpr unsigned kRetrySeconds = 2;
 constexpr unsigned kThreadsMax = 256;
+// Beyond the limit, until idle connections have made room for them.
+constexpr std::size_t kNewcomersMax = 64;
 
 struct Counters {
   std::atomic<std::uint64_t> accepted{0};
@@ -108,14 +110,27 @@ class Session {
     if (waiting) cut();
   }
 
+  // Until when it waits for another request: the longer it has, the earlier. Absent if it does not.
+  std::optional<Clock::time_point> idle_until() const {
+    const bool idle = reading_ && answered_ && !gives_way_ &&
+                      conversation_.phase() == HttpConversation::Phase::kIdle;
+    return idle ? std::optional(deadline_) : std::nullopt;
+  }
+
+  void give_way() {
+    gives_way_ = true;
+    cut();
+  }
+
  protected:
   void allow(std::uint32_t milliseconds) { deadline_ = worker_.now + Milliseconds(milliseconds); }
 
-  // The time for a phase runs from its start: who sends a byte now and then does not gain any.
+  // The time for a phase runs from its start: who sends a byte now and then does not gain any, nor
+  // who sends empty lines between requests.
   void allow_reading() {
     using Phase = HttpConversation::Phase;
     const Phase phase = conversation_.phase();
-    if (phase == phase_ && !fresh_) return;
+    if (phase <= phase_ && !fresh_) return;
     fresh_ = false;
     phase_ = phase;
     switch (phase) {
@@ -139,6 +154,7 @@ class Session {
   bool fresh_ = true;  // an answer was sent since the time was set
 
  private:
+  bool gives_way_ = false;
   std::list<Session*>::iterator place_;
   Clock::time_point deadline_;
   HttpConversation::Phase phase_ = HttpConversation::Phase::kIdle;
@@ -285,6 +301,19 @@ void sweep_again(Worker& worker) {
   });
 }
 
+// Closes the connection of this thread that has waited longest for another request, so that nobody
+// keeps others out by doing nothing. False if none waits.
+bool make_room(Worker& worker) {
+  Session* longest = nullptr;
+  for (Session* session : worker.sessions) {
+    if (!session->idle_until()) continue;
+    if (longest == nullptr || *session->idle_until() < *longest->idle_until()) longest = session;
+  }
+  if (longest == nullptr) return false;
+  longest->give_way();
+  return true;
+}
+
 [[noreturn]] void refuse_tls(const std::string& file, const ErrorCode& error) {
   throw Error(Code::kInvalidArgument,
               fmt::format("cannot use '{}' for TLS: {}", printable(file, 256), error.message()));
@@ -362,14 +391,21 @@ struct HttpServer::State {
     shared.counters.accepted.fetch_add(1, std::memory_order_relaxed);
     const int yes = 1;
     static_cast<void>(setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes));
-    if (shared.counters.open.load(std::memory_order_relaxed) >= shared.options.connections_max) {
-      return refuse(socket);
-    }
+    const std::size_t present = shared.counters.open.load(std::memory_order_relaxed);
+    const bool full = present >= shared.options.connections_max;
+    if (present >= shared.options.connections_max + kNewcomersMax) return refuse(socket);
     shared.counters.open.fetch_add(1, std::memory_order_relaxed);
-    Worker& worker = **std::ranges::min_element(
-        workers, {}, [](const auto& each) { return each->load.load(std::memory_order_relaxed); });
+    const auto load = [](const auto& each) { return each->load.load(std::memory_order_relaxed); };
+    // Room is made by the thread that has most to choose from.
+    Worker& worker = full ? **std::ranges::max_element(workers, {}, load)
+                          : **std::ranges::min_element(workers, {}, load);
     worker.load.fetch_add(1, std::memory_order_relaxed);
-    asio::post(worker.context, [this, &worker, fd = socket.release()] { open(worker, fd); });
+    asio::post(worker.context, [this, &worker, full, fd = socket.release()] {
+      if (!full || make_room(worker)) return open(worker, fd);
+      worker.load.fetch_sub(1, std::memory_order_relaxed);
+      shared.counters.open.fetch_sub(1, std::memory_order_relaxed);
+      refuse(Socket(fd));
+    });
   }
 
   void refuse(const Socket& socket) {

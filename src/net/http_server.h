@@ -28,9 +28,10 @@ struct HttpServerOptions {
   unsigned threads = 0;             // 0: as many as there are CPUs
   HttpServerLimits limits;
   std::optional<HttpServerTls> tls;
-  std::size_t connections_max = 4096;  // beyond it: 503 with Retry-After
-  std::uint32_t idle_ms = 60'000;      // between requests
-  std::uint32_t header_ms = 5'000;     // of a request, and until the first byte
+  // Beyond it one that waits for another request gives way; if none does: 503 with Retry-After.
+  std::size_t connections_max = 4096;
+  std::uint32_t idle_ms = 60'000;   // between requests
+  std::uint32_t header_ms = 5'000;  // of a request, and until the first byte
   std::uint32_t body_ms = 10'000;
   std::uint32_t write_ms = 10'000;  // until a client has read an answer
   std::uint32_t drain_ms = 5'000;   // for what is being answered when the server stops

@@ -1,10 +1,13 @@
 // One connection on two descriptors: what inetd and socat give to the service that they start.
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <climits>
 #include <system_error>
 
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -36,10 +39,17 @@ void wait_for(int fd, short events, Clock::time_point until, const CancelToken& 
   }
 }
 
+// Does not wait, once poll() found the descriptor ready.
+ssize_t write_some(int fd, std::string_view text) {
+  const ssize_t sent = send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0 || errno != ENOTSOCK) return sent;
+  return write(fd, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
+}
+
 void write_all(int fd, std::string_view text, Clock::time_point until, const CancelToken& cancel) {
   while (!text.empty()) {
     wait_for(fd, POLLOUT, until, cancel);
-    const ssize_t wrote = write(fd, text.data(), text.size());
+    const ssize_t wrote = write_some(fd, text);
     if (wrote < 0 && errno != EINTR && errno != EAGAIN) {
       throw Error(Code::kIo,
                   fmt::format("cannot answer: {}", std::generic_category().message(errno)));
@@ -70,8 +80,8 @@ void serve_http_stream(int input, int output, const HttpServerOptions& options,
     out.clear();
     conversation.answer(out);
     write_all(output, out, Clock::now() + Milliseconds(options.write_ms), cancel);
-    // The time for a phase runs from its start.
-    if (conversation.phase() == phase && out.empty()) continue;
+    // The time for a phase runs from its start, and empty lines between requests gain none.
+    if (conversation.phase() <= phase && out.empty()) continue;
     phase = conversation.phase();
     until = Clock::now() + Milliseconds(phase == Phase::kIdle     ? options.idle_ms
                                         : phase == Phase::kHeader ? options.header_ms

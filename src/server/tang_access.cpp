@@ -130,9 +130,12 @@ bool TangAccess::allows(const net::HttpPeer& peer) const {
 
 unsigned TangRateLimit::wait_seconds(const net::HttpPeer& peer, std::int64_t now_ms) {
   if (per_second_ == 0) return 0;
-  const auto start = ByteView(peer.ip).first(10);
-  const bool is_ipv4 = std::ranges::all_of(start, [](std::byte b) { return b == std::byte{0}; }) &&
-                       peer.ip[10] == std::byte{0xff} && peer.ip[11] == std::byte{0xff};
+  static const auto mapped = [] {
+    std::array<std::byte, 16> address{};
+    address[10] = address[11] = std::byte{0xff};
+    return address;
+  }();
+  const bool is_ipv4 = starts_alike(peer.ip, mapped, kMappedBits);
   const std::string key(as_string_view(ByteView(peer.ip).first(is_ipv4 ? 16 : 8)));
   const std::size_t shard = std::hash<std::string>()(key) % kShards;
   const std::lock_guard lock(locks_[shard]);

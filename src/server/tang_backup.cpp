@@ -1,8 +1,7 @@
 #include "server/tang_backup.h"
 
 #include <algorithm>
-#include <set>
-#include <string_view>
+#include <map>
 #include <utility>
 
 #include <fmt/format.h>
@@ -75,10 +74,31 @@ TangKeyFile read_one(const Json& entry, ByteView& files, std::string_view what) 
   return file;
 }
 
+// What restore would refuse must not pass for a backup.
+void check_names(const std::vector<TangKeyFile>& keys) {
+  std::map<std::string_view, std::string_view> names;
+  for (const TangKeyFile& key : keys) {
+    if (!is_key_file_name(key.name)) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("a backup cannot hold the key {} under the name '{}'", key.thumbprint,
+                              printable(key.name)),
+                  "rename its file to its thumbprint and .jwk");
+    }
+    const auto [first, is_new] = names.try_emplace(key.thumbprint, key.name);
+    if (!is_new) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("the key {} is there twice, as '{}' and as '{}'", key.thumbprint,
+                              first->second, key.name),
+                  "remove one of the files: with a dot in front it is hidden");
+    }
+  }
+}
+
 }  // namespace
 
 Bytes make_tang_backup(const std::vector<TangKeyFile>& keys,
                        std::span<const archive::AgeRecipient> recipients, std::int64_t now_s) {
+  check_names(keys);
   const auto signers = signers_among(keys);
   if (signers.empty()) throw Error(Code::kNotFound, "there is no signing key to sign the backup");
   Json manifest = {{"format", kFormat}, {"created", now_s}, {"keys", Json::array()}};

@@ -86,10 +86,14 @@ class LockedFolder {
   // Without replacing anything.
   void rename(const std::string& from, const std::string& to) const {
     if (renameat2(fd_.get(), from.c_str(), fd_.get(), to.c_str(), RENAME_NOREPLACE) == 0) return;
-    if (errno == EEXIST) {
-      throw Error(Code::kExists, fmt::format("{} is there already", shown(to)));
+    if (errno == EEXIST) fail_present(to);
+    if (errno != EINVAL && errno != ENOSYS) fail_rename(from);
+    // NFS has no such rename, but links, which never replace.
+    if (linkat(fd_.get(), from.c_str(), fd_.get(), to.c_str(), 0) != 0) {
+      if (errno == EEXIST) fail_present(to);
+      fail_rename(from);
     }
-    throw_system(errno, fmt::format("cannot rename {}", shown(from)));
+    if (unlinkat(fd_.get(), from.c_str(), 0) != 0) fail_rename(from);
   }
 
   // What a writer that was stopped has left.
@@ -144,6 +148,14 @@ class LockedFolder {
   }
 
  private:
+  [[noreturn]] void fail_present(const std::string& name) const {
+    throw Error(Code::kExists, fmt::format("{} is there already", shown(name)));
+  }
+
+  [[noreturn]] void fail_rename(const std::string& name) const {
+    throw_system(errno, fmt::format("cannot rename {}", shown(name)));
+  }
+
   // Whatever the umask; and if root made it, for whom the folder belongs to.
   void protect(int file, const std::string& name) const {
     struct stat status{};
@@ -275,16 +287,17 @@ std::vector<std::string> TangKeyFolder::generate(nbde::Curve curve, bool only_if
   folder.remove_remains();
   if (only_if_empty) {
     const TangKeyFiles found = read_all(folder);
-    const auto shows = [&](bool (*is)(const nbde::EcKey&)) {
-      return std::ranges::any_of(found.keys,
-                                 [&](const auto& key) { return !key.hidden && is(key.key); });
-    };
-    const bool exchanges = shows(is_exchange_key);
-    const bool signs = shows(is_signing_key);
-    // What a start that was cut off between the two did not get to.
-    if (exchanges && !signs) return {write_key(folder, nbde::generate_signing_key(curve))};
-    if (signs && !exchanges) return {write_key(folder, nbde::generate_exchange_key(curve))};
-    if (std::ranges::any_of(found.keys, [](const auto& key) { return !key.hidden; })) return {};
+    const auto shown = [](const TangKeyFile& key) { return !key.hidden; };
+    const auto any = std::ranges::find_if(found.keys, shown);
+    if (any != found.keys.end()) {
+      // What write_pair leaves if it is cut off. A file that cannot be read may be the other one.
+      const bool cut_off =
+          found.problems.empty() && std::ranges::none_of(found.keys, [&](const auto& key) {
+            return shown(key) && !(is_exchange_key(key.key) && !is_signing_key(key.key));
+          });
+      if (!cut_off) return {};
+      return {write_key(folder, nbde::generate_signing_key(any->key.point.curve()))};
+    }
   }
   return write_pair(folder, curve);
 }

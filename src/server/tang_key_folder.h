@@ -53,7 +53,8 @@ class TangKeyFolder {
   TangKeyFiles read() const;
 
   // A new signing and a new exchange key, mode 0440; makes the folder if it is not there. Returns
-  // their thumbprints. If `only_if_empty`, nothing where there is a key that is advertised.
+  // their thumbprints. If `only_if_empty`, nothing where there is a key that is advertised; but if
+  // only exchange keys are, as a first start that was cut off leaves it, the signing key.
   std::vector<std::string> generate(nbde::Curve curve, bool only_if_empty = false) const;
 
   struct Rotation {

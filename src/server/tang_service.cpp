@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -104,6 +105,17 @@ std::string read_rules(const std::string& path) {
   return text;
 }
 
+std::shared_ptr<const TangAccess> read_access(const std::string& path) {
+  const std::string what = fmt::format("'{}'", printable(path, 256));
+  auto access = std::make_shared<const TangAccess>(TangAccess::parse(read_rules(path), what));
+  // It may be about to be written again, and would let everybody in until then.
+  if (access->size() == 0) {
+    throw Error(Code::kInvalidArgument, fmt::format("{} has no rule", what),
+                "'allow ::/0' lets everybody in");
+  }
+  return access;
+}
+
 // Slashes at the end or none in front: all the same.
 std::string normal_endpoint(std::string endpoint) {
   while (endpoint.ends_with('/')) endpoint.pop_back();
@@ -134,7 +146,9 @@ TangService::TangService(TangServiceOptions options)
   for (const std::string& problem : keys->problems()) warn(problem);
   keys_.store(std::move(keys));
   access_.store(std::make_shared<const TangAccess>());
-  if (options_.access_file) access_.store(read_access(*options_.access_file));
+  if (options_.access_file) {
+    access_.store(read_access(*options_.access_file));
+  }
   if (options_.usage_file) usage_ = std::make_unique<TangUsageRecorder>(*options_.usage_file);
   if (options_.access_log) log_ = std::make_unique<AccessLog>(*options_.access_log);
 }
@@ -300,28 +314,27 @@ void TangService::watch(const CancelToken& cancel) {
     if (options_.access_file) {
       folder->add_file(std::filesystem::absolute(*options_.access_file).string());
     }
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     folder.reset();
-    warn(
-        fmt::format("changes are looked for every {} s: {}", kLookAnyway.count(), error.message()));
+    warn(fmt::format("changes are seen only every {} seconds: {}", kLookAnyway.count(),
+                     error.what()));
   }
   // What changed between the first reading and now.
   reload_keys();
   reload_access();
   auto next = std::chrono::steady_clock::now() + kLookAnyway;
   while (!cancel.cancelled()) {
-    // A descriptor of -1 is passed over.
     pollfd wait{.fd = folder ? folder->fd() : -1, .events = POLLIN, .revents = 0};
     const bool ready = poll(&wait, 1, kLookMs) > 0;
     const bool anyway = std::chrono::steady_clock::now() >= next;
     if (!ready && !anyway) continue;
     if (ready) poll(nullptr, 0, kSettleMs);
-    const archive::FolderChanges changes = folder ? folder->read() : archive::FolderChanges{};
+    const auto changes = folder ? folder->read() : archive::FolderChanges{};
     const auto ends_with = [&](std::string_view end) {
       return std::ranges::any_of(changes.files,
                                  [end](const std::string& file) { return file.ends_with(end); });
     };
-    if (folder && changes.lost) folder->add_tree(options_.key_folder);
+    if (changes.lost) folder->add_tree(options_.key_folder);
     if (anyway) next = std::chrono::steady_clock::now() + kLookAnyway;
     const bool links = !changes.folders.empty();
     if (anyway || changes.lost || links || ends_with(".jwk")) reload_keys();

@@ -47,6 +47,26 @@ TEST(TangKeyFolder, KeysAreMadeAsTangMakesThem) {
   EXPECT_EQ(folder.read().keys.size(), 2U);
 }
 
+TEST(TangKeyFolder, AFirstStartThatWasCutOffIsCompleted) {
+  const TemporaryDirectory place;
+  const TangKeyFolder folder(place.path("db"));
+  const auto made = folder.generate(nbde::Curve::kP256);  // the signing and the exchange key
+  std::filesystem::remove(place.path("db/" + made[0] + ".jwk"));
+  const std::string unreadable = place.path("db/half.jwk");
+  storage::put_file(unreadable, as_byte_view("{"));
+  EXPECT_TRUE(folder.generate(nbde::Curve::kP521, true).empty());
+  std::filesystem::remove(unreadable);
+  const auto more = folder.generate(nbde::Curve::kP521, true);
+  ASSERT_EQ(more.size(), 1U);
+  const auto files = folder.read();
+  EXPECT_TRUE(is_signing_key(find_key_file(files.keys, more[0]).key));
+  EXPECT_TRUE(TangKeys(folder.read()).complete());
+  EXPECT_TRUE(folder.generate(nbde::Curve::kP521, true).empty());
+  // As tangd: where all keys are hidden, a pair is made.
+  for (const TangKeyFile& key : files.keys) folder.set_hidden(key.thumbprint, true);
+  EXPECT_EQ(folder.generate(nbde::Curve::kP256, true).size(), 2U);
+}
+
 TEST(TangKeyFolder, RotationHidesWhatWasAndKeepsIt) {
   const TemporaryDirectory place;
   const TangKeyFolder folder(place.path("db"));
@@ -157,6 +177,29 @@ TEST(TangRateLimit, EachClientHasItsOwnRate) {
   EXPECT_EQ(limit.wait_seconds(mine, 100), 1U);
 }
 
+TangKeyFile exchange(const std::string& thumbprint) {
+  return {.name = thumbprint + ".jwk",
+          .hidden = true,
+          .key = nbde::generate_exchange_key(nbde::Curve::kP256),
+          .thumbprint = thumbprint};
+}
+
+std::vector<TangKeyFile> exchange_keys(std::initializer_list<const char*> thumbprints) {
+  std::vector<TangKeyFile> keys;
+  for (const char* thumbprint : thumbprints) keys.push_back(exchange(thumbprint));
+  return keys;
+}
+
+const TangKeyFile& find(const std::vector<TangKeyFile>& keys, std::string_view thumbprint) {
+  return *std::ranges::find(keys, thumbprint, &TangKeyFile::thumbprint);
+}
+
+std::string risk_names(const std::vector<DeleteRisk>& risks) {
+  std::string all;
+  for (const DeleteRisk& risk : risks) all += risk.name + " ";
+  return all;
+}
+
 TEST(TangUsage, IsCountedAndJudged) {
   const TemporaryDirectory place;
   const std::string path = place.path("usage.sqlite");
@@ -176,18 +219,55 @@ TEST(TangUsage, IsCountedAndJudged) {
   EXPECT_EQ(usage->uses[1].first_s, 100);
   EXPECT_EQ(usage->uses[1].last_s, 200);
   usage->since_s = 0;
+  const auto keys = exchange_keys({"old", "new", "other"});
   const auto names = [&](std::string_view key, std::int64_t quarantine_s, std::int64_t now_s) {
-    std::string all;
-    for (const DeleteRisk& risk : judge_delete(usage, key, quarantine_s, now_s)) {
-      all += risk.name + " ";
-    }
-    return all;
+    return risk_names(judge_delete(usage, keys, find(keys, key), quarantine_s, now_s));
   };
   EXPECT_EQ(names("old", 50, 1000), "needed ");
   EXPECT_EQ(names("old", 900, 1000), "used needed ");
   EXPECT_EQ(names("old", 2000, 1000), "unrecorded used needed ");
   EXPECT_EQ(names("other", 50, 1000), "");
-  EXPECT_EQ(judge_delete(std::nullopt, "old", 0, 0).at(0).name, "unrecorded");
+  EXPECT_EQ(risk_names(judge_delete(std::nullopt, keys, keys[0], 0, 0)), "unrecorded ");
+}
+
+TEST(TangUsage, OnlyAKeyForTheSamePurposeTakesThePlaceOfAnother) {
+  TangKeyFile signing{.name = "s.jwk", .key = nbde::generate_signing_key(nbde::Curve::kP256)};
+  signing.thumbprint = "signing";
+  auto keys = exchange_keys({"old", "new"});
+  keys.push_back(std::move(signing));
+  TangUsage usage{.since_s = 0, .uses = {}};
+  usage.uses = {{.key = "old", .client = "a", .count = 1, .first_s = 100, .last_s = 100},
+                {.key = "signing", .client = "a", .count = 1, .first_s = 200, .last_s = 200},
+                {.key = "deleted", .client = "a", .count = 1, .first_s = 200, .last_s = 200}};
+  EXPECT_EQ(risk_names(judge_delete(usage, keys, keys[0], 50, 1000)), "needed ");
+  usage.uses.push_back({.key = "new", .client = "a", .count = 1, .first_s = 150, .last_s = 150});
+  EXPECT_EQ(risk_names(judge_delete(usage, keys, keys[0], 50, 1000)), "");
+  // Of clients that were not told apart some may not have changed.
+  usage.uses.push_back({.key = "old", .client = "others", .count = 9, .first_s = 1, .last_s = 100});
+  usage.uses.push_back({.key = "new", .client = "others", .count = 9, .first_s = 1, .last_s = 200});
+  EXPECT_EQ(risk_names(judge_delete(usage, keys, keys[0], 50, 1000)), "needed ");
+}
+
+TEST(TangUsage, TheRecordDoesNotGrowWithoutEnd) {
+  const TemporaryDirectory place;
+  const std::string path = place.path("usage.sqlite");
+  for (int start = 0; start < 3; ++start) {
+    TangUsageRecorder recorder(path, 10);
+    for (int client = 0; client < 20; ++client) {
+      recorder.note("key", "2001:db8::" + std::to_string(client + 15 * start), 100 + start);
+    }
+  }
+  const auto usage = read_tang_usage(path);
+  ASSERT_TRUE(usage);
+  EXPECT_EQ(usage->uses.size(), 11U);
+  std::uint64_t all = 0;
+  std::uint64_t others = 0;
+  for (const TangUse& use : usage->uses) {
+    all += use.count;
+    if (use.client == "others") others = use.count;
+  }
+  EXPECT_EQ(all, 60U);
+  EXPECT_GE(others, 40U);
 }
 
 TEST(TangBackup, IsWhatWasThereAndNothingElse) {
@@ -218,6 +298,26 @@ TEST(TangBackup, IsWhatWasThereAndNothingElse) {
     const Bytes forged = archive::age_seal(as_byte_view(text), recipients);
     EXPECT_EQ(error_of([&] { read_tang_backup(forged, mine, "backup"); }).code(), Code::kDamaged);
   }
+}
+
+TEST(TangBackup, HoldsOnlyWhatCanBeRestored) {
+  const TemporaryDirectory place;
+  const TangKeyFolder folder(place.path("db"));
+  const auto made = folder.generate(nbde::Curve::kP256);
+  const archive::AgeIdentity mine = archive::make_age_identity();
+  const archive::AgeRecipient recipients[] = {archive::recipient_of(mine)};
+  const std::string good = place.path("db/" + made[1] + ".jwk");
+  for (const std::string name : {"a b.jwk", "\xff.jwk", "twice.jwk"}) {
+    const std::string bad = place.path("db/" + name);
+    std::filesystem::copy_file(good, bad);
+    if (name != "twice.jwk") std::filesystem::remove(good);
+    const Error error = error_of([&] { make_tang_backup(folder.read().keys, recipients, 77); });
+    EXPECT_EQ(error.code(), Code::kInvalidArgument) << name;
+    EXPECT_NE(error.message().find(made[1]), std::string::npos) << error.message();
+    if (name != "twice.jwk") std::filesystem::copy_file(bad, good);
+    std::filesystem::remove(bad);
+  }
+  EXPECT_FALSE(make_tang_backup(folder.read().keys, recipients, 77).empty());
 }
 
 TEST(TangService, NamesOfKeysAreNoPaths) {

@@ -17,7 +17,7 @@ namespace lukskeep::server {
 namespace {
 
 constexpr std::chrono::seconds kWriteEvery{1};
-// Who comes when so many are counted already.
+// Who comes when so many are counted already: any number of clients.
 constexpr std::string_view kOthers = "others";
 
 void create_tables(storage::Database& database, std::int64_t now_s) {
@@ -48,6 +48,10 @@ std::string real_path(const std::string& path) {
   return error ? path : (folder / file.filename()).string();
 }
 
+bool same_purpose(const nbde::EcKey& a, const nbde::EcKey& b) {
+  return is_exchange_key(a) == is_exchange_key(b) && is_signing_key(a) == is_signing_key(b);
+}
+
 std::string what(const std::string& path) {
   return fmt::format("the usage record '{}'", printable(path, 256));
 }
@@ -74,8 +78,8 @@ std::optional<TangUsage> read_tang_usage(const std::string& path) {
 }
 
 std::vector<DeleteRisk> judge_delete(const std::optional<TangUsage>& usage,
-                                     std::string_view thumbprint, std::int64_t quarantine_s,
-                                     std::int64_t now_s) {
+                                     const std::vector<TangKeyFile>& keys, const TangKeyFile& key,
+                                     std::int64_t quarantine_s, std::int64_t now_s) {
   if (!usage) {
     return {{"unrecorded", "there is no record of who used the key"}};
   }
@@ -84,8 +88,14 @@ std::vector<DeleteRisk> judge_delete(const std::optional<TangUsage>& usage,
     risks.push_back(
         {"unrecorded", "the record of who used the key does not reach back far enough"});
   }
+  // Who fetched an advertisement of another key may still need this one to recover.
+  std::set<std::string_view> alike;
+  for (const TangKeyFile& other : keys) {
+    if (same_purpose(other.key, key.key)) alike.insert(other.thumbprint);
+  }
   std::map<std::string_view, std::int64_t> latest;
   for (const TangUse& use : usage->uses) {
+    if (!alike.contains(use.key)) continue;
     std::int64_t& last = latest[use.client];
     last = std::max(last, use.last_s);
   }
@@ -93,9 +103,9 @@ std::vector<DeleteRisk> judge_delete(const std::optional<TangUsage>& usage,
   std::size_t needing = 0;
   std::string example;
   for (const TangUse& use : usage->uses) {
-    if (use.key != thumbprint) continue;
+    if (use.key != key.thumbprint) continue;
     if (use.last_s > now_s - quarantine_s) ++recent;
-    if (use.last_s < latest[use.client]) continue;
+    if (use.client != kOthers && use.last_s < latest[use.client]) continue;
     if (needing++ == 0) example = use.client;
   }
   if (recent > 0) {
@@ -123,8 +133,8 @@ std::unique_ptr<TangUsageRecorder::File> TangUsageRecorder::open_record(const st
   return file;
 }
 
-TangUsageRecorder::TangUsageRecorder(const std::string& path)
-    : file_(open_record(path)), thread_([this] { work(); }) {}
+TangUsageRecorder::TangUsageRecorder(const std::string& path, std::size_t uses_max)
+    : file_(open_record(path)), uses_max_(uses_max), thread_([this] { work(); }) {}
 
 TangUsageRecorder::~TangUsageRecorder() {
   {
@@ -135,17 +145,20 @@ TangUsageRecorder::~TangUsageRecorder() {
   thread_.join();
 }
 
+// Of what is to be written; the caller has the lock.
+TangUsageRecorder::Count& TangUsageRecorder::count_of(const std::string& key,
+                                                      const std::string& client) {
+  const auto found = counts_.find(std::pair(key, client));
+  if (found != counts_.end()) return found->second;
+  const bool full = counts_.size() >= limits::kTangClientsMax;
+  return counts_[std::pair(key, full ? std::string(kOthers) : client)];
+}
+
 void TangUsageRecorder::note(std::string_view key, std::string_view client, std::int64_t now_s) {
   const std::lock_guard lock(lock_);
-  const auto name = std::pair<std::string, std::string>(key, client);
-  auto found = counts_.find(name);
-  if (found == counts_.end()) {
-    const bool full = counts_.size() >= limits::kTangClientsMax;
-    found = counts_.try_emplace(full ? std::pair(name.first, std::string(kOthers)) : name).first;
-    if (found->second.count == 0) found->second.first_s = now_s;
-  }
-  ++found->second.count;
-  found->second.last_s = now_s;
+  Count& count = count_of(std::string(key), std::string(client));
+  if (count.count++ == 0) count.first_s = now_s;
+  count.last_s = now_s;
 }
 
 std::string TangUsageRecorder::problem() const {
@@ -174,20 +187,7 @@ void TangUsageRecorder::write() {
   if (counts.empty()) return;
   std::string problem;
   try {
-    storage::Transaction transaction(file_->database);
-    for (const auto& [name, count] : counts) {
-      file_->database
-          .prepare(
-              "INSERT INTO uses VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-              " count = count + excluded.count, last_s = max(last_s, excluded.last_s)")
-          .bind(name.first)
-          .bind(name.second)
-          .bind(static_cast<std::int64_t>(count.count))
-          .bind(count.first_s)
-          .bind(count.last_s)
-          .step();
-    }
-    transaction.commit();
+    write_all(counts);
     counts.clear();
   } catch (const Error& error) {
     problem = error.message();
@@ -195,11 +195,38 @@ void TangUsageRecorder::write() {
   const std::lock_guard lock(lock_);
   problem_ = problem;
   for (const auto& [name, count] : counts) {  // what could not be written
-    Count& present = counts_[name];
+    Count& present = count_of(name.first, name.second);
+    present.first_s = present.count == 0 ? count.first_s : std::min(present.first_s, count.first_s);
     present.count += count.count;
-    present.first_s = count.first_s;
     present.last_s = std::max(present.last_s, count.last_s);
   }
+}
+
+void TangUsageRecorder::write_all(const Counts& counts) {
+  storage::Database& database = file_->database;
+  storage::Transaction transaction(database);
+  std::size_t uses = 0;
+  {
+    auto rows = database.prepare("SELECT count(*) FROM uses");
+    if (rows.step()) uses = static_cast<std::size_t>(rows.number(0));
+  }
+  for (const auto& [name, count] : counts) {
+    auto known = database.prepare("SELECT 1 FROM uses WHERE key = ? AND client = ?");
+    const bool is_new = !known.bind(name.first).bind(name.second).step();
+    const bool full = is_new && uses >= uses_max_;
+    if (is_new) ++uses;
+    database
+        .prepare(
+            "INSERT INTO uses VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " count = count + excluded.count, last_s = max(last_s, excluded.last_s)")
+        .bind(name.first)
+        .bind(full ? std::string(kOthers) : name.second)
+        .bind(static_cast<std::int64_t>(count.count))
+        .bind(count.first_s)
+        .bind(count.last_s)
+        .step();
+  }
+  transaction.commit();
 }
 
 }  // namespace lukskeep::server

@@ -15,11 +15,14 @@
 #include <utility>
 #include <vector>
 
+#include "base/limits.h"
+#include "server/tang_key_folder.h"
+
 namespace lukskeep::server {
 
 struct TangUse {
   std::string key;     // thumbprint, SHA-256
-  std::string client;  // an address, or "certificate SHA256"
+  std::string client;  // an address, "certificate SHA256", or "others": not told apart
   std::uint64_t count = 0;
   std::int64_t first_s = 0;  // seconds since 1970
   std::int64_t last_s = 0;
@@ -39,17 +42,19 @@ struct DeleteRisk {
   std::string name;  // "used", "needed", "unrecorded"
   std::string message;
 };
-// "used": within `quarantine_s`. "needed": by a client whose latest recovery was with this key.
-// "unrecorded": the record does not reach back as far as `quarantine_s`.
+// "used": within `quarantine_s`. "needed": by a client that used no other key for the same purpose
+// since, among `keys`; by clients that were not told apart, always. "unrecorded": the record does
+// not reach back as far as `quarantine_s`.
 std::vector<DeleteRisk> judge_delete(const std::optional<TangUsage>& usage,
-                                     std::string_view thumbprint, std::int64_t quarantine_s,
-                                     std::int64_t now_s);
+                                     const std::vector<TangKeyFile>& keys, const TangKeyFile& key,
+                                     std::int64_t quarantine_s, std::int64_t now_s);
 
 // Writes the record of a server that runs. Thread-safe.
 class TangUsageRecorder {
  public:
-  // Makes the file if it is not there. Throws Error as read_tang_usage.
-  explicit TangUsageRecorder(const std::string& path);
+  // Makes the file if it is not there. Once it tells `uses_max` apart, clients that are new to a
+  // key count as "others". Throws Error as read_tang_usage.
+  explicit TangUsageRecorder(const std::string& path, std::size_t uses_max = limits::kTangUsesMax);
   // Writes what is left.
   ~TangUsageRecorder();
   TangUsageRecorder(const TangUsageRecorder&) = delete;
@@ -70,10 +75,13 @@ class TangUsageRecorder {
   struct File;
   static std::unique_ptr<File> open_record(const std::string& path);
 
+  Count& count_of(const std::string& key, const std::string& client);
   void work();
   void write();
+  void write_all(const Counts& counts);
 
   std::unique_ptr<File> file_;
+  std::size_t uses_max_;
   mutable std::mutex lock_;
   std::condition_variable wake_;
   Counts counts_;
