@@ -6,8 +6,6 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <memory>
-#include <optional>
 #include <utility>
 
 #include <poll.h>
@@ -121,20 +119,6 @@ std::string normal_endpoint(std::string endpoint) {
   while (endpoint.ends_with('/')) endpoint.pop_back();
   endpoint.erase(0, std::min(endpoint.find_first_not_of('/'), endpoint.size()));
   return endpoint;
-}
-
-}  // namespace
-
-namespace {
-
-// A file without a rule would let everybody in: it may be one that is just being written.
-std::shared_ptr<const TangAccess> read_access(const std::string& file) {
-  TangAccess access = TangAccess::parse(read_rules(file), fmt::format("'{}'", file));
-  if (access.size() == 0) {
-    throw Error(Code::kInvalidArgument, fmt::format("'{}' has no rule", printable(file, 256)),
-                "without --access everybody is answered");
-  }
-  return std::make_shared<const TangAccess>(std::move(access));
 }
 
 }  // namespace
