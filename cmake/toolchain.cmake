@@ -10,6 +10,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   # "text" + std::string warns of an overlap that cannot be (GCC bug 105651).
   target_compile_options(lukskeep_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  # std::stable_sort of libstdc++ 12 calls what the same library deprecates.
+  target_compile_options(lukskeep_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-deprecated-declarations>)
+endif()
 if(LUKSKEEP_WERROR)
   target_compile_options(lukskeep_options INTERFACE -Werror)
 endif()

@@ -10,9 +10,9 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/folders.h"
 #include "base/limits.h"
 #include "storage/file_device.h"
+#include "storage/folders.h"
 #include "storage/location.h"
 
 namespace lukskeep::archive {
@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 // Durable before anything is sealed to it.
 void make_identity_file(const std::string& path) {
-  make_folders(fs::path(path).parent_path().string());
+  storage::make_folders(fs::path(path).parent_path().string());
   const AgeIdentity identity = make_age_identity();
   const std::string head = fmt::format(
       "# Opens the snapshots of the header archive. Keep a copy of it somewhere else.\n"

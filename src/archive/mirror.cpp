@@ -16,12 +16,12 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/folders.h"
 #include "archive/s3_mirror.h"
-#include "archive/system_error.h"
 #include "base/limits.h"
 #include "crypto/random.h"
 #include "storage/file_device.h"
+#include "storage/folders.h"
+#include "storage/request.h"
 
 namespace lukskeep::archive {
 namespace {
@@ -101,7 +101,7 @@ class FolderMirror final : public Mirror {
     const std::string path = (folder_ / file).string();
     for (const fs::path& folder :
          {fs::path(file).parent_path().parent_path(), fs::path(file).parent_path()}) {
-      make_private_folder((folder_ / folder).string());
+      storage::make_private_folder((folder_ / folder).string());
       refuse_link(folder_ / folder);
     }
     try {
@@ -237,12 +237,12 @@ class FolderLock {
   explicit FolderLock(const std::string& folder)
       : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     const std::string what = fmt::format("cannot lock '{}'", printable(folder, 256));
-    if (fd_ < 0) throw_system(errno, what);
+    if (fd_ < 0) storage::throw_errno(errno, what);
     while (flock(fd_, LOCK_EX) != 0) {
       if (errno == EINTR) continue;
       const int error = errno;
       close(fd_);
-      throw_system(error, what);
+      storage::throw_errno(error, what);
     }
   }
   FolderLock(const FolderLock&) = delete;
@@ -301,7 +301,7 @@ void prepare_mirror(std::string_view uri, const MirrorOptions& options) {
   if (!is_bucket(uri)) {
     const fs::path folder(uri);
     std::error_code error;
-    make_private_folder(folder.string());
+    storage::make_private_folder(folder.string());
     if (!fs::exists(folder / kMark, error)) write_file((folder / kMark).string(), {}, true);
   }
   static_cast<void>(mirror->list());

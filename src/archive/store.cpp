@@ -14,12 +14,12 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/folders.h"
 #include "archive/manifest_text.h"
-#include "archive/system_error.h"
 #include "base/limits.h"
 #include "base/uuid.h"
 #include "storage/file_device.h"
+#include "storage/folders.h"
+#include "storage/request.h"
 
 namespace lukskeep::archive {
 namespace {
@@ -149,12 +149,12 @@ void Store::create(const std::string& directory, std::span<const AgeRecipient> r
   if (recipients.empty()) {
     throw Error(Code::kInvalidArgument, "an archive needs at least one recipient");
   }
-  make_private_folder(directory);
-  require_own_folder(directory);
+  storage::make_private_folder(directory);
+  storage::require_own_folder(directory);
   std::string text =
       "# Snapshots are sealed to these keys. Their private side opens them: age -d.\n";
   for (const AgeRecipient& recipient : recipients) text += to_string(recipient) + "\n";
-  make_private_folder((fs::path(directory) / kSnapshotsFolder).string());
+  storage::make_private_folder((fs::path(directory) / kSnapshotsFolder).string());
   // Last: with it the directory is a store.
   write_whole((fs::path(directory) / kRecipientsFile).string(), as_byte_view(text));
 }
@@ -206,7 +206,8 @@ Bytes Store::read_file(const std::string& file, std::size_t bytes_max) const {
 std::string Store::catalogue_path() const {
   std::error_code error;
   const fs::path folder = fs::canonical(directory_, error);
-  if (error) throw_system(error, fmt::format("cannot look at {}", in_quotes(directory_)));
+  if (error)
+    storage::throw_errno(error.value(), fmt::format("cannot look at {}", in_quotes(directory_)));
   return (folder / kCatalogueFile).string();
 }
 
@@ -267,12 +268,14 @@ std::vector<std::string> Store::remake() {
     for (const char* suffix : {"", "-journal"}) {
       std::error_code error;
       fs::remove(file + suffix, error);
-      if (error) throw_system(error, fmt::format("cannot remove {}", in_quotes(file + suffix)));
+      if (error)
+        storage::throw_errno(error.value(),
+                             fmt::format("cannot remove {}", in_quotes(file + suffix)));
     }
   }
   catalogue_ = std::make_unique<Catalogue>(file);
   if (chmod(file.c_str(), 0600) != 0) {
-    throw_system(errno, fmt::format("cannot protect {}", in_quotes(file)));
+    storage::throw_errno(errno, fmt::format("cannot protect {}", in_quotes(file)));
   }
   Transaction transaction(catalogue_->database());
   catalogue_->reset();
@@ -294,7 +297,9 @@ std::vector<std::string> Store::snapshot_files() const {
     named.emplace_back(it->path().filename().string(),
                        it->path().lexically_relative(directory_).string());
   }
-  if (error) throw_system(error, fmt::format("cannot read {}", in_quotes(path(kSnapshotsFolder))));
+  if (error)
+    storage::throw_errno(error.value(),
+                         fmt::format("cannot read {}", in_quotes(path(kSnapshotsFolder))));
   std::ranges::sort(named);
   std::vector<std::string> files;
   files.reserve(named.size());
@@ -337,13 +342,13 @@ std::string Store::file_name(const SnapshotFile& snapshot, Trust trust) {
 
 // Durable before the catalogue names it.
 void Store::write_file(const std::string& file, ByteView bytes, bool replace) const {
-  make_private_folder(path(fs::path(file).parent_path().string()));
+  storage::make_private_folder(path(fs::path(file).parent_path().string()));
   write_whole(path(file), bytes, replace);
 }
 
 // As it is sealed, piece by piece. Returns the size of the file.
 std::uint64_t Store::write_sealed(const std::string& file, const Capture& capture) const {
-  make_private_folder(path(fs::path(file).parent_path().string()));
+  storage::make_private_folder(path(fs::path(file).parent_path().string()));
   storage::PendingFile pending(path(file), limits::snapshot_file_bytes_max(capture.header.size()),
                                false);
   std::uint64_t size_bytes = 0;
@@ -569,7 +574,8 @@ Bytes Store::open(const Entry& entry, std::span<const AgeIdentity> identities) c
 void Store::remove_file(const std::string& file) const {
   std::error_code error;
   fs::remove(path(file), error);
-  if (error) throw_system(error, fmt::format("cannot remove {}", in_quotes(path(file))));
+  if (error)
+    storage::throw_errno(error.value(), fmt::format("cannot remove {}", in_quotes(path(file))));
 }
 
 void Store::remove(const Entry& entry) {

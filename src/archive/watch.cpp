@@ -113,7 +113,7 @@ Watcher::Watcher(WatchRequest request, std::string store_directory, Tell tell)
 }
 
 void Watcher::watch_folders() {
-  folders_ = FolderWatch();
+  folders_ = storage::FolderWatch();
   for (const std::string& path : request_.paths) {
     switch (kind_of(path)) {
       case PathKind::kFolder:
@@ -229,7 +229,7 @@ void Watcher::poll(const CancelToken& cancel) {
   }
 }
 
-void Watcher::take_in(const FolderChanges& changes, const CancelToken& cancel) {
+void Watcher::take_in(const storage::FolderChanges& changes, const CancelToken& cancel) {
   if (changes.lost) {
     rewatch_ = true;
     sweep_soon();

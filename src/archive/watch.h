@@ -13,10 +13,10 @@
 #include <lukskeep/error.h>
 #include <lukskeep/progress.h>
 
-#include "archive/folder_watch.h"
 #include "archive/store.h"
 #include "base/limits.h"
 #include "luks/header_file.h"
+#include "storage/folder_watch.h"
 
 namespace lukskeep::archive {
 
@@ -124,7 +124,7 @@ class Watcher {
   void watch_folders();
   void sweep(const CancelToken& cancel);
   void poll(const CancelToken& cancel);
-  void take_in(const FolderChanges& changes, const CancelToken& cancel);
+  void take_in(const storage::FolderChanges& changes, const CancelToken& cancel);
   void sweep_soon();
   bool is_full() const noexcept { return pending_.size() >= request_.bounds.files_max; }
   void enqueue(const std::string& path, std::chrono::milliseconds delay);
@@ -152,7 +152,7 @@ class Watcher {
   WatchRequest request_;
   std::string store_directory_;
   Tell tell_;
-  FolderWatch folders_;
+  storage::FolderWatch folders_;
   std::optional<Store> store_;
   SnapshotBudget budget_;
   std::map<std::string, Known> known_;

@@ -124,9 +124,10 @@ class Unlock final : public Command {
 
   void run(const Session& session) override {
     if (volumes_.empty()) throw Error(Code::kUsage, "VOLUME is missing");
+    const nbde::PinContext context = servers_.context(session);
     std::vector<Result> results(volumes_.size());
     parallel_for(volumes_.size(), limits::kUnlockThreadsMax,
-                 [&](std::size_t i) { results[i] = open(session, volumes_[i]); });
+                 [&](std::size_t i) { results[i] = open(session, context, volumes_[i]); });
     OrderedJson list = OrderedJson::array();
     std::string text;
     for (const Result& result : results) {
@@ -152,7 +153,8 @@ class Unlock final : public Command {
     std::optional<Error> error;
   };
 
-  Result open(const Session& session, const std::string& volume) const {
+  Result open(const Session& session, const nbde::PinContext& context,
+              const std::string& volume) const {
     Result result{.volume = volume, .keyslot = -1, .error = {}};
     try {
       VolumeArgs args;
@@ -160,8 +162,7 @@ class Unlock final : public Command {
       args.policy = policy_;
       const luks::HeaderFile file = open_header(args);
       result.keyslot =
-          unlock_by_binding(file, servers_.context(session), key_.unlock_options(session))
-              .unlocked.keyslot;
+          unlock_by_binding(file, context, key_.unlock_options(session)).unlocked.keyslot;
     } catch (const Error& error) {
       if (error.code() == Code::kInterrupted) throw;
       result.error = error;

@@ -82,7 +82,8 @@ class KeyRemove final : public Command {
   void run(const Session& session) override {
     luks::HeaderFile file = open_header_for_change(session, volume_);
     const int slot = choose_slot(session, file);
-    remove(session, file, slot);
+    remove_even_last(session, volume_.volume, slot,
+                     [&](bool allow_last) { luks::remove_keyslot(file, slot, allow_last); });
     const std::size_t left = file.header().keyslots.size();
     report(
         session, {{"volume", volume_.volume}, {"removed", slot}, {"keyslots_left", left}},
@@ -101,20 +102,6 @@ class KeyRemove final : public Command {
     if (opened.unlocked.keyslot >= 0) return opened.unlocked.keyslot;
     throw Error(Code::kUsage, "a volume key is in no keyslot of its own: it names none to remove",
                 "name one with --slot N");
-  }
-
-  void remove(const Session& session, luks::HeaderFile& file, int slot) const {
-    try {
-      luks::remove_keyslot(file, slot, session.yes);
-    } catch (const Error& error) {
-      if (error.code() != Code::kLastKeyslot) throw;
-      confirm(
-          session,
-          fmt::format("Keyslot {} is the last one that opens '{}'. Without it the data is lost.",
-                      slot, printable(volume_.volume, 256)),
-          error);
-      luks::remove_keyslot(file, slot, true);
-    }
   }
 
   VolumeArgs volume_;

@@ -22,6 +22,7 @@
 #include "keys/file_key_manager.h"
 #include "keys/key_source.h"
 #include "storage/file_device.h"
+#include "storage/folders.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -101,23 +102,11 @@ struct WrappingArgs {
   }
 };
 
-void make_folder_of(const std::string& path) {
-  const fs::path folder = fs::path(path).parent_path();
-  std::error_code error;
-  if (folder.empty() || fs::exists(folder, error)) return;
-  fs::create_directories(folder, error);
-  if (!error) fs::permissions(folder, fs::perms::owner_all, error);
-  if (error) {
-    throw Error(Code::kIo, fmt::format("cannot create '{}': {}", printable(folder.string(), 256),
-                                       error.message()));
-  }
-}
-
 // A random key at the default place. What is there already is taken: it opens another keystore.
 void make_default_key(const std::string& path) {
   std::error_code error;
   if (fs::exists(path, error)) return;
-  make_folder_of(path);
+  storage::make_private_folder(fs::path(path).parent_path().string());
   storage::PendingFile file(path, kNewKeyBytes, false);
   file.device().write(0, crypto::random_secret(kNewKeyBytes).span());
   file.commit();
@@ -149,7 +138,7 @@ class KeystoreInit final : public Command {
   void create(const Session& session, const std::string& path, const std::string& own_key) const {
     // It stays whatever happens: another keystore may be sealed with it by then.
     if (!own_key.empty()) make_default_key(own_key);
-    make_folder_of(path);
+    storage::make_private_folder(fs::path(path).parent_path().string());
     keys::FileKeyManager::create(path, wrapping_.read(session), session.cancel);
   }
 
@@ -394,6 +383,15 @@ class KeystoreList final : public Command {
   std::string name_;
 };
 
+keys::SecretInfo find_secret(keys::KeyManager& manager, const std::string& id) {
+  auto info = manager.find(id);
+  if (!info) {
+    throw Error(Code::kNotFound,
+                fmt::format("{} has no secret '{}'", manager.description(), printable(id, 128)));
+  }
+  return *std::move(info);
+}
+
 class KeystoreShow final : public Command {
  public:
   void declare(Options& options) override {
@@ -402,12 +400,8 @@ class KeystoreShow final : public Command {
 
   void run(const Session& session) override {
     const auto manager = open_key_manager(session);
-    const auto info = manager->find(id_);
-    if (!info) {
-      throw Error(Code::kNotFound, fmt::format("{} has no secret '{}'", manager->description(),
-                                               printable(id_, 128)));
-    }
-    OrderedJson json = secret_json(*info);
+    const keys::SecretInfo info = find_secret(*manager, id_);
+    OrderedJson json = secret_json(info);
     const keys::Metadata metadata = manager->metadata(id_);
     const auto consumers = manager->consumers(id_);
     json["metadata"] = metadata;
@@ -441,12 +435,8 @@ class KeystoreDelete final : public Command {
 
   void run(const Session& session) override {
     const auto manager = open_key_manager(session);
-    const auto info = manager->find(id_);
-    if (!info) {
-      throw Error(Code::kNotFound, fmt::format("{} has no secret '{}'", manager->description(),
-                                               printable(id_, 128)));
-    }
-    const std::string words = secret_words(*info);
+    const keys::SecretInfo info = find_secret(*manager, id_);
+    const std::string words = secret_words(info);
     const auto consumers = manager->consumers(id_);
     if (used_too_ && !consumers.empty()) {
       confirm(session,
@@ -460,7 +450,7 @@ class KeystoreDelete final : public Command {
       throw Error(Code::kUnsafe,
                   fmt::format("the {} is used by {} consumer(s)", words, consumers.size()));
     }
-    report(session, {{"id", info->id}, {"consumers", consumers_json(consumers)}},
+    report(session, {{"id", info.id}, {"consumers", consumers_json(consumers)}},
            fmt::format("{} the {}", session.dry_run ? "would delete" : "deleted", words));
   }
 

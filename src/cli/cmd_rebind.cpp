@@ -15,6 +15,13 @@
 namespace lukskeep::cli {
 namespace {
 
+void declare_one_of_all(Options& options, std::optional<int>& slot) {
+  options.add({.name = "--slot",
+               .value = "N",
+               .help = "only the binding of this keyslot (default: all bindings)"},
+              slot);
+}
+
 class Unbind final : public Command {
  public:
   void declare(Options& options) override {
@@ -38,27 +45,14 @@ class Unbind final : public Command {
                                 printable(volume_.volume, 256)));
     }
     const int slot = slot_.value_or(-1);
-    remove(session, file, slot);
+    remove_even_last(session, volume_.volume, slot,
+                     [&](bool allow_last) { nbde::remove_binding(file, slot, allow_last); });
     report(session, {{"volume", volume_.volume}, {"removed", slot}},
            fmt::format("{} keyslot {} of '{}' with its binding", verb, slot,
                        printable(volume_.volume, 256)));
   }
 
  private:
-  void remove(const Session& session, luks::HeaderFile& file, int slot) const {
-    try {
-      nbde::remove_binding(file, slot, session.yes);
-    } catch (const Error& error) {
-      if (error.code() != Code::kLastKeyslot) throw;
-      confirm(
-          session,
-          fmt::format("Keyslot {} is the last one that opens '{}'. Without it the data is lost.",
-                      slot, printable(volume_.volume, 256)),
-          error);
-      nbde::remove_binding(file, slot, true);
-    }
-  }
-
   VolumeArgs volume_;
   std::optional<int> slot_;
   bool orphans_ = false;
@@ -68,10 +62,7 @@ class Rebind final : public Command {
  public:
   void declare(Options& options) override {
     volume_.declare(options);
-    options.add({.name = "--slot",
-                 .value = "N",
-                 .help = "only the binding of this keyslot (default: all bindings)"},
-                slot_);
+    declare_one_of_all(options, slot_);
     options.add({.name = "--key",
                  .value = "SOURCE",
                  .help = "a passphrase (default: the volume's own bindings)"},
@@ -125,10 +116,7 @@ class TopUp final : public Command {
  public:
   void declare(Options& options) override {
     volume_.declare(options);
-    options.add({.name = "--slot",
-                 .value = "N",
-                 .help = "only the binding of this keyslot (default: all bindings)"},
-                slot_);
+    declare_one_of_all(options, slot_);
     servers_.declare(options);
     options.flag({.name = "--trust-on-first-use",
                   .help = "take whatever key a server shows whose thumbprint is not known"},

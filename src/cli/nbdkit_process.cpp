@@ -23,6 +23,7 @@
 #include <lukskeep/error.h>
 
 #include "base/bytes.h"
+#include "storage/request.h"
 #include "storage/unique_fd.h"
 
 namespace lukskeep::cli {
@@ -31,10 +32,6 @@ namespace {
 constexpr const char* kPluginFile = "nbdkit-lukskeep-plugin.so";
 constexpr int kFirstActivatedFd = 3;  // sd_listen_fds(3)
 constexpr int kActivatedFdsMax = 64;
-
-[[noreturn]] void throw_system(std::string_view what) {
-  throw Error(Code::kIo, fmt::format("{}: {}", what, std::generic_category().message(errno)));
-}
 
 int environment_number(const char* name) {
   const char* text = std::getenv(name);
@@ -87,11 +84,11 @@ std::string find_nbdkit_plugin() {
 int pass_by_descriptor(const SecretBytes& key) {
   std::array<int, 2> ends{};
   // A pipe holds 4096 bytes at least before anybody reads.
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) throw_system("cannot make a pipe");
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) storage::throw_errno(errno, "cannot make a pipe");
   const storage::UniqueFd write_end(ends[1]);
   if (write(write_end.get(), key.data(), key.size()) != static_cast<ssize_t>(key.size()) ||
       fcntl(ends[0], F_SETFD, 0) != 0) {
-    throw_system("cannot hand over the volume key");
+    storage::throw_errno(errno, "cannot hand over the volume key");
   }
   return ends[0];
 }
@@ -103,7 +100,8 @@ Activation socket_activation() {
     sockaddr_storage address{};
     socklen_t length = sizeof address;
     if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
-      throw_system(fmt::format("descriptor {}, as LISTEN_FDS says, is no socket", fd));
+      storage::throw_errno(errno,
+                           fmt::format("descriptor {}, as LISTEN_FDS says, is no socket", fd));
     }
     found.tcp = found.tcp || address.ss_family != AF_UNIX;
   }
@@ -121,7 +119,7 @@ std::string make_private_folder() {
       "{}/lukskeep-serve-XXXXXX",
       runtime != nullptr && *runtime == '/' && access(runtime, W_OK) == 0 ? runtime : "/tmp");
   if (mkdtemp(folder.data()) == nullptr) {
-    throw_system(fmt::format("cannot make the folder '{}'", printable(folder, 256)));
+    storage::throw_errno(errno, fmt::format("cannot make the folder '{}'", printable(folder, 256)));
   }
   return folder;
 }
@@ -154,7 +152,7 @@ void become(const std::string& program, std::vector<std::string> arguments) {
   for (std::string& argument : arguments) words.push_back(argument.data());
   words.push_back(nullptr);
   execv(program.c_str(), words.data());
-  throw_system(fmt::format("cannot run '{}'", printable(program, 256)));
+  storage::throw_errno(errno, fmt::format("cannot run '{}'", printable(program, 256)));
 }
 
 }  // namespace lukskeep::cli

@@ -236,6 +236,20 @@ OpenedVolume unlock_volume(const Session& session, const luks::HeaderFile& file,
   }
 }
 
+void remove_even_last(const Session& session, const std::string& volume, int keyslot,
+                      const std::function<void(bool allow_last)>& remove) {
+  try {
+    remove(session.yes);
+  } catch (const Error& error) {
+    if (error.code() != Code::kLastKeyslot) throw;
+    confirm(session,
+            fmt::format("Keyslot {} is the last one that opens '{}'. Without it the data is lost.",
+                        keyslot, printable(volume, 256)),
+            error);
+    remove(true);
+  }
+}
+
 SecretBytes read_new_passphrase(const Session& session, const std::string& source,
                                 const std::string& volume) {
   const keys::KeySource parsed = keys::parse_key_source(source);

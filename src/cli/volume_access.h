@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -78,6 +79,11 @@ luks::HeaderFile open_header_unlocked(const VolumeArgs& args);
 // As open_header, for a command that changes the header. With --dry-run the result is a copy in
 // memory, so that the command does all it does and nothing reaches the storage.
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args);
+
+// Calls remove(session.yes). If that throws kLastKeyslot, whoever types is asked, and a yes calls
+// remove(true).
+void remove_even_last(const Session& session, const std::string& volume, int keyslot,
+                      const std::function<void(bool allow_last)>& remove);
 
 // For a command that is about to put a new header at `path`: the archive keeps the one that is
 // there, if any, and gives the snapshot's ID.

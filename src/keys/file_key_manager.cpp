@@ -21,6 +21,7 @@
 #include "crypto/random.h"
 #include "keys/record_seal.h"
 #include "storage/database.h"
+#include "storage/request.h"
 #include "storage/unique_fd.h"
 
 namespace lukskeep::keys {
@@ -66,15 +67,6 @@ CREATE TABLE consumers (
 )";
 
 std::string in_quotes(const std::string& path) { return fmt::format("'{}'", printable(path, 256)); }
-
-[[noreturn]] void throw_system(int error, const std::string& what) {
-  Code code = Code::kIo;
-  if (error == ENOENT || error == ENOTDIR) code = Code::kNotFound;
-  if (error == EACCES || error == EPERM) code = Code::kPermissionDenied;
-  if (error == EEXIST) code = Code::kExists;
-  if (error == ENOSPC || error == EDQUOT) code = Code::kNoSpace;
-  throw Error(code, fmt::format("{}: {}", what, std::generic_category().message(error)));
-}
 
 std::int64_t now_s() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -239,7 +231,7 @@ SecretInfo info_of(const Row& row) {
 void flush_file(const std::string& path, int flags) {
   const storage::UniqueFd fd(open(path.c_str(), flags | O_CLOEXEC));
   if (!fd.valid() || fsync(fd.get()) != 0) {
-    throw_system(errno, fmt::format("cannot flush {}", in_quotes(path)));
+    storage::throw_errno(errno, fmt::format("cannot flush {}", in_quotes(path)));
   }
 }
 
@@ -249,7 +241,7 @@ struct TemporaryFile {
   explicit TemporaryFile(std::string where) : path(std::move(where)) {
     const storage::UniqueFd fd(
         open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!fd.valid()) throw_system(errno, fmt::format("cannot create {}", in_quotes(path)));
+    if (!fd.valid()) storage::throw_errno(errno, fmt::format("cannot create {}", in_quotes(path)));
   }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
@@ -269,7 +261,7 @@ void check_file(const std::string& path) {
       throw Error(Code::kNotFound, fmt::format("there is no keystore {}", in_quotes(path)),
                   "make one: lukskeep keystore init");
     }
-    throw_system(error, fmt::format("cannot open the keystore {}", in_quotes(path)));
+    storage::throw_errno(error, fmt::format("cannot open the keystore {}", in_quotes(path)));
   }
   if (!S_ISREG(status.st_mode)) {
     throw Error(Code::kUnsupported, fmt::format("{} is no regular file", in_quotes(path)));
@@ -425,7 +417,7 @@ void FileKeyManager::create(const std::string& path, const WrappingKey& key,
   }
   flush_file(file.path, O_RDONLY);
   if (link(file.path.c_str(), path.c_str()) != 0) {
-    throw_system(errno, fmt::format("cannot create {}", in_quotes(path)));
+    storage::throw_errno(errno, fmt::format("cannot create {}", in_quotes(path)));
   }
   flush_file(folder.string(), O_RDONLY | O_DIRECTORY);
 }

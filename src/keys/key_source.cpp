@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
@@ -21,6 +20,7 @@
 #include "base/limits.h"
 #include "keys/keyring.h"
 #include "storage/mapping_key.h"
+#include "storage/request.h"
 
 namespace lukskeep::keys {
 namespace {
@@ -119,13 +119,6 @@ KeySource parse_file_source(KeySource::Kind kind, std::string_view rest, std::st
   return source;
 }
 
-[[noreturn]] void throw_system(const std::string& what, int error_number) {
-  Code code = Code::kIo;
-  if (error_number == ENOENT || error_number == ENOTDIR) code = Code::kNotFound;
-  if (error_number == EACCES || error_number == EPERM) code = Code::kPermissionDenied;
-  throw Error(code, fmt::format("{}: {}", what, std::generic_category().message(error_number)));
-}
-
 // A descriptor that is closed at the end if it was opened here.
 class Input {
  public:
@@ -139,7 +132,7 @@ class Input {
     } else {
       name_ = fmt::format("'{}'", printable(source.path, 256));
       fd_ = open(source.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
-      if (fd_ < 0) throw_system(fmt::format("cannot open key file {}", name_), errno);
+      if (fd_ < 0) storage::throw_errno(errno, fmt::format("cannot open key file {}", name_));
       owned_ = true;
     }
   }
@@ -171,7 +164,7 @@ class Input {
       const ssize_t got = ::read(fd_, out.data(), out.size());
       if (got >= 0) return static_cast<std::size_t>(got);
       if (errno != EINTR && errno != EAGAIN) {
-        throw_system(fmt::format("cannot read the key from {}", name_), errno);
+        storage::throw_errno(errno, fmt::format("cannot read the key from {}", name_));
       }
     }
   }

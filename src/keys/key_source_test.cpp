@@ -166,7 +166,7 @@ TEST_F(KeyFile, RefusesWhatIsEmptyShortOrLarge) {
 
 TEST_F(KeyFile, NamesWhatCannotBeOpened) {
   EXPECT_EQ(error_of([&] { read("file:" + directory_ + "/none"); }).code(), Code::kNotFound);
-  EXPECT_EQ(error_of([&] { read("file:" + directory_); }).code(), Code::kIo);
+  EXPECT_EQ(error_of([&] { read("file:" + directory_); }).code(), Code::kUnsupported);
   EXPECT_EQ(error_of([&] { read("fd:987"); }).code(), Code::kIo);
 }
 

@@ -14,6 +14,7 @@
 #include "luks/header_backup.h"
 #include "luks/layout.h"
 #include "luks/luks1_gap.h"
+#include "luks/luks2_codec.h"
 #include "nbde/binding_marks.h"
 
 namespace lukskeep::nbde {
@@ -233,9 +234,10 @@ bool opens(const HeaderFile& file, const luks::Unlocked& key, const Binding& hel
   return unlocked && equal_constant_time(unlocked->key.span(), key.key.span());
 }
 
+// The token that is this keyslot's alone.
 std::optional<int> token_of(const HeaderFile& file, int keyslot) {
   for (const auto& [id, token] : file.header().tokens) {
-    if (token.type == kBindingTokenType && token.keyslots.contains(keyslot)) return id;
+    if (token.type == kBindingTokenType && token.keyslots == std::set<int>{keyslot}) return id;
   }
   return std::nullopt;
 }
@@ -317,6 +319,8 @@ void drop_leftover(HeaderFile& file, Luks1Gap& gap, int keyslot, int leftover) {
 void finish_luks1(HeaderFile& file, int keyslot, int helper) {
   if (file.header().keyslots.contains(keyslot) && !holds_same_key(file.header(), keyslot, helper)) {
     luks::remove_keyslot(file, keyslot, false);
+    // What is added there by others, if power fails now, is not taken for what was bound.
+    open_gap(file).wipe(keyslot);
   }
   if (!file.header().keyslots.contains(keyslot)) copy_luks1_keyslot(file, helper, keyslot);
   Luks1Gap gap = open_gap(file);
@@ -329,6 +333,12 @@ void finish(HeaderFile& file, int keyslot, const Binding& helper) {
     return finish_luks1(file, keyslot, helper.keyslot);
   }
   finish_luks2(file, keyslot, helper);
+}
+
+bool is_bound(const HeaderFile& file, int keyslot) {
+  return std::ranges::any_of(list_bindings(file), [&](const Binding& binding) {
+    return binding.keyslot == keyslot && !binding.orphan;
+  });
 }
 
 // Whether what a cut rebind of `keyslot` has left is completed by now.
@@ -344,6 +354,15 @@ bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Open
   if (!helper) return false;
   const bool old_is_there = file.header().keyslots.contains(keyslot) &&
                             !holds_same_key(file.header(), keyslot, helper->keyslot);
+  if (old_is_there && !is_bound(file, keyslot)) {
+    throw Error(
+        Code::kConflict,
+        fmt::format("a rebind of '{}' was cut, and keyslot {} has been given to another key "
+                    "since",
+                    file.device()->name(), keyslot),
+        fmt::format("remove what is left of the rebind: lukskeep unbind --slot {}",
+                    helper->keyslot));
+  }
   try {
     if (opens(file, key, *helper, open, options)) {
       finish(file, keyslot, *helper);
@@ -359,8 +378,13 @@ bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Open
 
 // Where the metadata has no room for two tokens: what is sealed is opened before it counts, and the
 // old keyslot's material stays until the volume has opened with the new one.
-void replace_at_once(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Sealer& seal,
+struct Place {
+  int keyslot;
+  int token;
+};
+void replace_at_once(HeaderFile& file, const luks::Unlocked& key, Place place, const Sealer& seal,
                      const Opener& open, const RebindOptions& options) {
+  const auto [keyslot, token] = place;
   const Header old = file.header();
   const SecretBytes passphrase = make_binding_passphrase();
   const Jwe jwe = seal(passphrase.span());
@@ -371,7 +395,6 @@ void replace_at_once(HeaderFile& file, const luks::Unlocked& key, int keyslot, c
                 "the old binding is as it was");
   };
   if (!equal_constant_time(open(jwe).span(), passphrase.span())) fail();
-  const int token = token_of(file, keyslot).value_or(0);  // it is bound: see rebind()
   HeaderChange change{.header = old};
   luks::NewKeyslot fresh = binding_keyslot(old);
   fresh.priority = old.keyslots.at(keyslot).priority;
@@ -445,11 +468,7 @@ int remove_orphan_bindings(HeaderFile& file) {
 bool rebind(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Sealer& seal,
             const Opener& open, const RebindOptions& options) {
   if (resume(file, key, keyslot, open, options)) return true;
-  const std::vector<Binding> bindings = list_bindings(file);
-  const bool bound = std::ranges::any_of(bindings, [&](const Binding& binding) {
-    return binding.keyslot == keyslot && !binding.orphan;
-  });
-  if (!bound) {
+  if (!is_bound(file, keyslot)) {
     throw Error(Code::kNotFound,
                 fmt::format("keyslot {} of '{}' has no binding", keyslot, file.device()->name()),
                 "'lukskeep bindings' lists those that there are");
@@ -459,8 +478,9 @@ bool rebind(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Seal
     fresh = add(file, key, seal, keyslot, {.keyslot = {}, .token = {}, .cancel = options.cancel});
   } catch (const Error& error) {
     const bool luks2 = file.header().version == luks::Version::kLuks2;
-    if (error.code() != Code::kNoSpace || !luks2) throw;
-    replace_at_once(file, key, keyslot, seal, open, options);
+    const auto token = luks2 ? token_of(file, keyslot) : std::nullopt;
+    if (error.code() != Code::kNoSpace || !token) throw;
+    replace_at_once(file, key, {.keyslot = keyslot, .token = *token}, seal, open, options);
     return false;
   }
   const Binding helper = find_binding(file, fresh);
@@ -487,7 +507,10 @@ void replace_sealed(HeaderFile& file, const Binding& binding, const Jwe& jwe) {
                      .reserved = mark});
   }
   HeaderChange change{.header = file.header()};
-  change.header.tokens[*binding.token] = make_binding_token(jwe, binding.keyslot, binding.replaces);
+  luks::Token& token = change.header.tokens[*binding.token];
+  std::set<int> keyslots = std::move(token.keyslots);
+  token = make_binding_token(jwe, binding.keyslot, binding.replaces);
+  luks::set_token_keyslots(token, std::move(keyslots));
   commit_with_remedy(file, std::move(change));
 }
 

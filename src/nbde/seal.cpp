@@ -58,6 +58,7 @@ class Sealer {
   // Whether enough of its servers are there.
   bool is_ready(const PinPolicy& policy) const;
   void check_pending(const PinPolicy& policy) const;
+  PinPolicy for_later(const PinPolicy& policy) const;
   Json pending_entry(const PinPolicy& policy) const;
 
   Jwe seal_node(const PinPolicy& policy, ByteView plain) const;
@@ -114,26 +115,30 @@ void Sealer::check_pending(const PinPolicy& policy) const {
   for (const PinPolicy& one : sss->pins) check_pending(one);
 }
 
-// With the contents of files that may not be there later.
-PinPolicy with_contents(const PinPolicy& policy,
-                        const std::function<std::string(const TangPin&)>& contents) {
+// With the contents of files that may not be there later, and the key of servers that were seen.
+PinPolicy Sealer::for_later(const PinPolicy& policy) const {
   PinPolicy copy = policy;
-  if (auto* tang = std::get_if<TangPin>(&copy.pin)) {
-    if (tang->advertisement_path.empty()) return copy;
-    tang->advertisement = contents(*std::get_if<TangPin>(&policy.pin));
+  if (auto* sss = std::get_if<SssPin>(&copy.pin)) {
+    for (std::size_t i = 0; i < sss->pins.size(); ++i) {
+      sss->pins[i] = for_later(std::get<SssPin>(policy.pin).pins[i]);
+    }
+  }
+  auto* tang = std::get_if<TangPin>(&copy.pin);
+  if (tang == nullptr) return copy;
+  if (!tang->advertisement_path.empty()) {
+    tang->advertisement = load_saved_advertisement(*tang);
     tang->advertisement_path.clear();
   }
-  if (auto* sss = std::get_if<SssPin>(&copy.pin)) {
-    for (PinPolicy& one : sss->pins) one = with_contents(one, contents);
+  const auto& seen = leaves_[index_.at(&std::get<TangPin>(policy.pin))].fetched.advertisement;
+  if (seen && tang->thumbprint.empty() && tang->advertisement.empty()) {
+    tang->thumbprint = thumbprint(seen->signing_keys().front()->point);
   }
   return copy;
 }
 
 Json Sealer::pending_entry(const PinPolicy& policy) const {
   check_pending(policy);
-  const PinPolicy whole =
-      with_contents(policy, [&](const TangPin& pin) { return load_saved_advertisement(pin); });
-  return {{"pin", pin_name(policy)}, {"config", to_json(whole)}};
+  return {{"pin", pin_name(policy)}, {"config", to_json(for_later(policy))}};
 }
 
 Jwe Sealer::seal(const PinPolicy& policy, ByteView plain) {
@@ -233,8 +238,6 @@ class TopUp {
   ToppedUp run(const Jwe& jwe) {
     const SealedPin root = describe(jwe, "what is to be topped up");
     const std::unique_ptr<Opened> opened = open_tree(root, context_, nullptr);
-    // What opening took is not taken from what sealing may take.
-    deadline_ = deadline_of(context_);
     result_.jwe = update(root, *opened);
     return std::move(result_);
   }
@@ -245,7 +248,6 @@ class TopUp {
   bool add_pending(Opened& opened, Json& header);
 
   PinContext context_;
-  Deadline deadline_;
   ToppedUp result_;
 };
 
@@ -289,7 +291,9 @@ bool TopUp::add_pending(Opened& opened, Json& header) {
     const PinPolicy policy =
         parse_pin_policy(entry.at("config").dump(), entry.at("pin").get<std::string>());
     try {
-      const Jwe share = Sealer(context_, deadline_).seal(policy, opened.shared->new_share().span());
+      // Each with its own limit: one that hangs takes nothing from those that are there.
+      const Jwe share =
+          Sealer(context_, deadline_of(context_)).seal(policy, opened.shared->new_share().span());
       header["clevis"]["sss"]["jwe"].push_back(to_compact(share));
       ++result_.added;
       changed = true;

@@ -6,8 +6,6 @@
 #include <optional>
 #include <utility>
 
-#include <dlfcn.h>
-
 #include <fmt/format.h>
 #include <tss2/tss2_esys.h>
 #include <tss2/tss2_mu.h>
@@ -16,6 +14,7 @@
 #include <lukskeep/error.h>
 
 #include "base/base64url.h"
+#include "base/shared_library.h"
 #include "crypto/hash.h"
 
 namespace lukskeep::nbde {
@@ -50,47 +49,30 @@ struct TssLibrary {
   decltype(&::Tss2_MU_TPM2B_PRIVATE_Unmarshal) unmarshal_private;
 };
 
-void* open_library(const char* name) {
-  void* const library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-  if (library == nullptr) {
-    throw Error(Code::kUnsupported, fmt::format("cannot load {}, which talks to TPMs", name),
-                "install the packages libtss2-esys-3.0.2-0, libtss2-tctildr0 and libtss2-mu0");
-  }
-  return library;
-}
-
-template <typename Function>
-void resolve(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  if (function == nullptr) {
-    throw Error(Code::kUnsupported, fmt::format("libtss2 has no function {}", name),
-                "install a newer libtss2");
-  }
-}
-
 TssLibrary load_library() {
-  void* const loader = open_library("libtss2-tctildr.so.0");
-  void* const esys = open_library("libtss2-esys.so.0");
-  void* const mu = open_library("libtss2-mu.so.0");
+  constexpr const char* kPurpose = "talks to TPMs";
+  const SharedLibrary loader("libtss2-tctildr.so.0", kPurpose, "libtss2-tctildr0");
+  const SharedLibrary esys("libtss2-esys.so.0", kPurpose, "libtss2-esys-3.0.2-0");
+  const SharedLibrary mu("libtss2-mu.so.0", kPurpose, "libtss2-mu0");
   TssLibrary tss{};
-  resolve(loader, "Tss2_TctiLdr_Initialize", tss.tcti_initialize);
-  resolve(loader, "Tss2_TctiLdr_Finalize", tss.tcti_finalize);
-  resolve(esys, "Esys_Initialize", tss.initialize);
-  resolve(esys, "Esys_Finalize", tss.finalize);
-  resolve(esys, "Esys_Free", tss.free);
-  resolve(esys, "Esys_CreatePrimary", tss.create_primary);
-  resolve(esys, "Esys_Create", tss.create);
-  resolve(esys, "Esys_Load", tss.load);
-  resolve(esys, "Esys_Unseal", tss.unseal);
-  resolve(esys, "Esys_FlushContext", tss.flush);
-  resolve(esys, "Esys_StartAuthSession", tss.start_session);
-  resolve(esys, "Esys_TRSess_SetAttributes", tss.set_session_attributes);
-  resolve(esys, "Esys_PolicyPCR", tss.policy_pcr);
-  resolve(esys, "Esys_PolicyGetDigest", tss.policy_digest);
-  resolve(mu, "Tss2_MU_TPM2B_PUBLIC_Marshal", tss.marshal_public);
-  resolve(mu, "Tss2_MU_TPM2B_PUBLIC_Unmarshal", tss.unmarshal_public);
-  resolve(mu, "Tss2_MU_TPM2B_PRIVATE_Marshal", tss.marshal_private);
-  resolve(mu, "Tss2_MU_TPM2B_PRIVATE_Unmarshal", tss.unmarshal_private);
+  loader.resolve("Tss2_TctiLdr_Initialize", tss.tcti_initialize);
+  loader.resolve("Tss2_TctiLdr_Finalize", tss.tcti_finalize);
+  esys.resolve("Esys_Initialize", tss.initialize);
+  esys.resolve("Esys_Finalize", tss.finalize);
+  esys.resolve("Esys_Free", tss.free);
+  esys.resolve("Esys_CreatePrimary", tss.create_primary);
+  esys.resolve("Esys_Create", tss.create);
+  esys.resolve("Esys_Load", tss.load);
+  esys.resolve("Esys_Unseal", tss.unseal);
+  esys.resolve("Esys_FlushContext", tss.flush);
+  esys.resolve("Esys_StartAuthSession", tss.start_session);
+  esys.resolve("Esys_TRSess_SetAttributes", tss.set_session_attributes);
+  esys.resolve("Esys_PolicyPCR", tss.policy_pcr);
+  esys.resolve("Esys_PolicyGetDigest", tss.policy_digest);
+  mu.resolve("Tss2_MU_TPM2B_PUBLIC_Marshal", tss.marshal_public);
+  mu.resolve("Tss2_MU_TPM2B_PUBLIC_Unmarshal", tss.unmarshal_public);
+  mu.resolve("Tss2_MU_TPM2B_PRIVATE_Marshal", tss.marshal_private);
+  mu.resolve("Tss2_MU_TPM2B_PRIVATE_Unmarshal", tss.unmarshal_private);
   return tss;
 }
 
@@ -200,11 +182,33 @@ class Tpm {
         "protect a session");
   }
 
-  void apply_pcrs(ESYS_TR session, const Tpm2Pin& pin, const TPM2B_DIGEST& expected) {
-    const TPML_PCR_SELECTION selection = selection_of(pin);
+  void apply_pcrs(ESYS_TR session, const TPML_PCR_SELECTION& selection,
+                  const TPM2B_DIGEST& expected) {
     check(tss_.policy_pcr(esys_, session, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &expected,
                           &selection),
           "read its PCRs");
+  }
+
+  // What a key is sealed to. A TPM passes over PCRs of a bank that it does not keep, without a
+  // word: what is sealed to them would open whatever was booted.
+  TPM2B_DIGEST pcr_policy(const Tpm2Pin& pin, const TPM2B_DIGEST& expected) {
+    const auto policy = [&](const TPML_PCR_SELECTION& selection) {
+      const ESYS_TR trial = start_session(ESYS_TR_NONE, TPM2_SE_TRIAL, algorithm_of(pin.hash));
+      apply_pcrs(trial, selection, expected);
+      return policy_digest(trial);
+    };
+    const auto view = [](const TPM2B_DIGEST& digest) {
+      return std::as_bytes(std::span(digest.buffer, digest.size));
+    };
+    TPML_PCR_SELECTION none = selection_of(pin);
+    std::ranges::fill(none.pcrSelections[0].pcrSelect, BYTE{0});
+    const TPM2B_DIGEST digest = policy(selection_of(pin));
+    if (std::ranges::equal(view(digest), view(policy(none)))) {
+      throw Error(Code::kUnsupported,
+                  fmt::format("the TPM keeps no PCRs in the bank {}", bank_of(pin)),
+                  "name a bank that it keeps, as in pcr_bank=sha256 (tpm2_getcap pcrs lists them)");
+    }
+    return digest;
   }
 
   TPM2B_DIGEST policy_digest(ESYS_TR session) {
@@ -345,9 +349,7 @@ TpmObject tpm2_seal(const Tpm2Pin& pin, ByteView secret, const std::string& tcti
   if (pin.pcrs.empty()) {
     area.objectAttributes |= TPMA_OBJECT_USERWITHAUTH;
   } else {
-    const ESYS_TR trial = tpm.start_session(ESYS_TR_NONE, TPM2_SE_TRIAL, area.nameAlg);
-    tpm.apply_pcrs(trial, pin, expected_pcrs(pin));
-    area.authPolicy = tpm.policy_digest(trial);
+    area.authPolicy = tpm.pcr_policy(pin, expected_pcrs(pin));
   }
   const ESYS_TR session = tpm.start_session(primary, TPM2_SE_HMAC, TPM2_ALG_SHA256);
   tpm.encrypt_parameters(session, TPMA_SESSION_DECRYPT);
@@ -362,7 +364,7 @@ SecretBytes tpm2_unseal(const Tpm2Pin& pin, const TpmObject& object, const std::
   tpm.encrypt_parameters(session, TPMA_SESSION_ENCRYPT);
   if (pin.pcrs.empty()) return tpm.unseal(loaded, ESYS_TR_PASSWORD, session);
   const ESYS_TR policy = tpm.start_session(ESYS_TR_NONE, TPM2_SE_POLICY, algorithm_of(pin.hash));
-  tpm.apply_pcrs(policy, pin, {});
+  tpm.apply_pcrs(policy, selection_of(pin), {});
   return tpm.unseal(loaded, policy, session);
 }
 

@@ -9,9 +9,9 @@
 
 #include <fmt/format.h>
 
-#include "archive/system_error.h"
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "storage/request.h"
 
 namespace lukskeep::server {
 namespace {
@@ -28,7 +28,7 @@ AccessLog::AccessLog(const std::string& path) {
     fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, kMode);
     own_ = true;
     if (fd_ < 0) {
-      archive::throw_system(errno, fmt::format("cannot open the log '{}'", printable(path, 256)));
+      storage::throw_errno(errno, fmt::format("cannot open the log '{}'", printable(path, 256)));
     }
   }
   thread_ = std::thread([this] { work(); });

@@ -16,18 +16,17 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/folders.h"
-#include "archive/system_error.h"
 #include "base/limits.h"
 #include "crypto/hash.h"
 #include "crypto/random.h"
+#include "storage/folders.h"
+#include "storage/request.h"
 #include "storage/unique_fd.h"
 
 namespace lukskeep::server {
 namespace {
 
 namespace fs = std::filesystem;
-using archive::throw_system;
 using storage::UniqueFd;
 
 constexpr std::string_view kSuffix = ".jwk";
@@ -47,7 +46,7 @@ class LockedFolder {
   LockedFolder(const std::string& path, bool exclusive)
       : path_(path), fd_(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     if (!fd_.valid())
-      throw_system(errno, fmt::format("cannot open the key folder {}", in_quotes(path)));
+      storage::throw_errno(errno, fmt::format("cannot open the key folder {}", in_quotes(path)));
     const auto until = std::chrono::steady_clock::now() + kPatience;
     while (flock(fd_.get(), (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
       // A file system without locks: who writes there is alone, or finds out.
@@ -72,14 +71,16 @@ class LockedFolder {
     for (fs::directory_iterator it(path_, error), end; !error && it != end; it.increment(error)) {
       names.push_back(it->path().filename().string());
     }
-    if (error) throw_system(error, fmt::format("cannot read the key folder {}", in_quotes(path_)));
+    if (error)
+      storage::throw_errno(error.value(),
+                           fmt::format("cannot read the key folder {}", in_quotes(path_)));
     std::ranges::sort(names);
     return names;
   }
 
   void flush() const {
     if (fsync(fd_.get()) != 0 && errno != EINVAL) {
-      throw_system(errno, fmt::format("cannot flush the key folder {}", in_quotes(path_)));
+      storage::throw_errno(errno, fmt::format("cannot flush the key folder {}", in_quotes(path_)));
     }
   }
 
@@ -110,7 +111,7 @@ class LockedFolder {
         openat(fd_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     struct stat status{};
     if (!file.valid() || fstat(file.get(), &status) != 0) {
-      throw_system(errno, fmt::format("cannot read {}", shown(name)));
+      storage::throw_errno(errno, fmt::format("cannot read {}", shown(name)));
     }
     if (!S_ISREG(status.st_mode)) throw Error(Code::kDamaged, shown(name) + " is no file");
     if (status.st_size > static_cast<off_t>(limits::kJwkBytesMax)) {
@@ -121,7 +122,7 @@ class LockedFolder {
     while (have < bytes.size()) {
       const ssize_t got = ::read(file.get(), bytes.data() + have, bytes.size() - have);
       if (got < 0 && errno == EINTR) continue;
-      if (got < 0) throw_system(errno, fmt::format("cannot read {}", shown(name)));
+      if (got < 0) storage::throw_errno(errno, fmt::format("cannot read {}", shown(name)));
       if (got == 0) break;
       have += static_cast<std::size_t>(got);
     }
@@ -135,7 +136,7 @@ class LockedFolder {
         fmt::format("{}{}{}", kTemporaryPrefix, to_hex(crypto::random_bytes(8)), kTemporarySuffix);
     const UniqueFd file(openat(fd_.get(), temporary.c_str(),
                                O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, kMode));
-    if (!file.valid()) throw_system(errno, fmt::format("cannot make {}", shown(name)));
+    if (!file.valid()) storage::throw_errno(errno, fmt::format("cannot make {}", shown(name)));
     try {
       protect(file.get(), name);
       write_all(file.get(), text, name);
@@ -153,7 +154,7 @@ class LockedFolder {
   }
 
   [[noreturn]] void fail_rename(const std::string& name) const {
-    throw_system(errno, fmt::format("cannot rename {}", shown(name)));
+    storage::throw_errno(errno, fmt::format("cannot rename {}", shown(name)));
   }
 
   // Whatever the umask; and if root made it, for whom the folder belongs to.
@@ -161,20 +162,21 @@ class LockedFolder {
     struct stat status{};
     if (geteuid() == 0 && fstat(fd_.get(), &status) == 0 &&
         fchown(file, status.st_uid, status.st_gid) != 0) {
-      throw_system(errno, fmt::format("cannot give {} to the owner of its folder", shown(name)));
+      storage::throw_errno(errno,
+                           fmt::format("cannot give {} to the owner of its folder", shown(name)));
     }
     if (fchmod(file, kMode) != 0)
-      throw_system(errno, fmt::format("cannot protect {}", shown(name)));
+      storage::throw_errno(errno, fmt::format("cannot protect {}", shown(name)));
   }
 
   void write_all(int file, ByteView text, const std::string& name) const {
     while (!text.empty()) {
       const ssize_t wrote = write(file, text.data(), text.size());
       if (wrote < 0 && errno == EINTR) continue;
-      if (wrote < 0) throw_system(errno, fmt::format("cannot write {}", shown(name)));
+      if (wrote < 0) storage::throw_errno(errno, fmt::format("cannot write {}", shown(name)));
       text = text.subspan(static_cast<std::size_t>(wrote));
     }
-    if (fsync(file) != 0) throw_system(errno, fmt::format("cannot flush {}", shown(name)));
+    if (fsync(file) != 0) storage::throw_errno(errno, fmt::format("cannot flush {}", shown(name)));
   }
 
   std::string path_;
@@ -282,7 +284,7 @@ bool is_key_file_name(std::string_view name) {
 TangKeyFiles TangKeyFolder::read() const { return read_all(LockedFolder(path_, false)); }
 
 std::vector<std::string> TangKeyFolder::generate(nbde::Curve curve, bool only_if_empty) const {
-  archive::make_private_folder(path_);
+  storage::make_private_folder(path_);
   const LockedFolder folder(path_, true);
   folder.remove_remains();
   if (only_if_empty) {
@@ -338,13 +340,13 @@ void TangKeyFolder::remove(std::string_view thumbprint) const {
     if (file.valid() && pwrite(file.get(), zeroes.data(), zeroes.size(), 0) > 0) fsync(file.get());
   }
   if (unlinkat(folder.fd(), name.c_str(), 0) != 0) {
-    throw_system(errno, fmt::format("cannot remove {}", folder.shown(name)));
+    storage::throw_errno(errno, fmt::format("cannot remove {}", folder.shown(name)));
   }
   folder.flush();
 }
 
 bool TangKeyFolder::put(const std::string& name, ByteView text) const {
-  archive::make_private_folder(path_);
+  storage::make_private_folder(path_);
   const LockedFolder folder(path_, true);
   const nbde::EcKey key = nbde::parse_ec_key(text, folder.shown(name));
   for (const TangKeyFile& present : read_all(folder).keys) {

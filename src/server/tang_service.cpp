@@ -15,11 +15,11 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/folder_watch.h"
 #include "base/base64url.h"
 #include "base/limits.h"
 #include "nbde/ecmr.h"
 #include "storage/file_device.h"
+#include "storage/folder_watch.h"
 
 namespace lukskeep::server {
 namespace {
@@ -291,7 +291,7 @@ void TangService::reload_access() {
 }
 
 void TangService::watch(const CancelToken& cancel) {
-  std::optional<archive::FolderWatch> folder;
+  std::optional<storage::FolderWatch> folder;
   try {
     folder.emplace();
     folder->add_tree(options_.key_folder);
@@ -313,7 +313,7 @@ void TangService::watch(const CancelToken& cancel) {
     const bool anyway = std::chrono::steady_clock::now() >= next;
     if (!ready && !anyway) continue;
     if (ready) poll(nullptr, 0, kSettleMs);
-    const auto changes = folder ? folder->read() : archive::FolderChanges{};
+    const auto changes = folder ? folder->read() : storage::FolderChanges{};
     const auto ends_with = [&](std::string_view end) {
       return std::ranges::any_of(changes.files,
                                  [end](const std::string& file) { return file.ends_with(end); });

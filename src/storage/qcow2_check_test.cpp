@@ -84,4 +84,34 @@ std::string check_image(ByteView image, std::uint64_t& leaks) {
   return {};
 }
 
+namespace {
+
+// The checker itself: what it must find is planted.
+class CheckImageTest : public ::testing::Test {
+ protected:
+  // The refcount of the cluster `number`, 16 bits wide.
+  void set_refcount(std::uint64_t number, std::uint16_t count) {
+    const qcow2::Header header = header_of(image_);
+    const auto block = load_be<std::uint64_t>(&image_[header.refcount_table_offset_bytes]);
+    store_be<std::uint16_t>(&image_[block + number * 2], count);
+  }
+
+  Bytes image_ = fresh_image({.size_bytes = 1 << 20, .cluster_bits = 12});
+  std::uint64_t leaks_ = 0;
+};
+
+TEST_F(CheckImageTest, FindsAClusterThatIsUsedAndNotCounted) {
+  set_refcount(0, 0);
+  EXPECT_EQ(check_image(image_, leaks_), "cluster 0 is used 1 times, its refcount is 0");
+}
+
+TEST_F(CheckImageTest, CountsLeaks) {
+  const std::uint64_t last = image_.size() / 4096;
+  set_refcount(last, 1);
+  set_refcount(last + 1, 1);
+  EXPECT_EQ(check_image(image_, leaks_), "");
+  EXPECT_EQ(leaks_, 2U);
+}
+
+}  // namespace
 }  // namespace lukskeep::storage::qcow2_testing

@@ -1,4 +1,4 @@
-#include "archive/folder_watch.h"
+#include "storage/folder_watch.h"
 
 #include <array>
 #include <cerrno>
@@ -15,7 +15,7 @@
 
 #include "base/limits.h"
 
-namespace lukskeep::archive {
+namespace lukskeep::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -134,4 +134,4 @@ void FolderWatch::settle_folder(const Folder& folder, std::uint32_t mask, const 
   }
 }
 
-}  // namespace lukskeep::archive
+}  // namespace lukskeep::storage

@@ -1,4 +1,4 @@
-#include "archive/folders.h"
+#include "storage/folders.h"
 
 #include <filesystem>
 #include <fstream>
@@ -28,7 +28,7 @@ extern "C" int fsync(int fd) {
   return static_cast<int>(syscall(SYS_fsync, fd));
 }
 
-namespace lukskeep::archive {
+namespace lukskeep::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -104,4 +104,4 @@ TEST(Folders, NobodyElseMayWrite) {
 }
 
 }  // namespace
-}  // namespace lukskeep::archive
+}  // namespace lukskeep::storage

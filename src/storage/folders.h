@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace lukskeep::archive {
+namespace lukskeep::storage {
 
 // Makes `path` and what is missing above it (mode 0777 less the umask), each durable before the
 // next. Throws kPermissionDenied, kNotFound, kNoSpace, kReadOnly, kIo. An empty path is the working
@@ -17,4 +17,4 @@ void make_private_folder(const std::string& path);
 // link to one is as good if it is this user's, or root's.
 void require_own_folder(const std::string& path);
 
-}  // namespace lukskeep::archive
+}  // namespace lukskeep::storage

@@ -1,4 +1,4 @@
-#include "archive/folders.h"
+#include "storage/folders.h"
 
 #include <cerrno>
 #include <filesystem>
@@ -13,10 +13,10 @@
 
 #include <lukskeep/error.h>
 
-#include "archive/system_error.h"
 #include "base/bytes.h"
+#include "storage/request.h"
 
-namespace lukskeep::archive {
+namespace lukskeep::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -37,11 +37,11 @@ void flush_folder(const std::string& path) {
   const int folder = open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   // Who may write to a folder but not read it can make names in it, and not flush them.
   if (folder < 0 && errno == EACCES) return;
-  if (folder < 0) throw_system(errno, fmt::format("cannot open {}", in_quotes(name)));
+  if (folder < 0) throw_errno(errno, fmt::format("cannot open {}", in_quotes(name)));
   const int error = fsync(folder) == 0 ? 0 : errno;
   close(folder);
   if (error != 0 && error != EINVAL) {  // some file systems have no such notion
-    throw_system(error, fmt::format("cannot flush {}", in_quotes(name)));
+    throw_errno(error, fmt::format("cannot flush {}", in_quotes(name)));
   }
 }
 
@@ -55,7 +55,7 @@ void make_one(const std::string& path, mode_t mode) {
   const int error = errno;
   // Any other error may hide that it is there: a file system that cannot be written, for example.
   if (is_folder(path)) return;
-  throw_system(error == EEXIST ? ENOTDIR : error, fmt::format("cannot make {}", in_quotes(path)));
+  throw_errno(error == EEXIST ? ENOTDIR : error, fmt::format("cannot make {}", in_quotes(path)));
 }
 
 void make_with_parents(const std::string& path, mode_t mode) {
@@ -82,14 +82,14 @@ void require_own_folder(const std::string& path) {
   };
   struct stat status{};
   if (lstat(name.c_str(), &status) != 0) {
-    throw_system(errno, fmt::format("cannot look at {}", in_quotes(name)));
+    throw_errno(errno, fmt::format("cannot look at {}", in_quotes(name)));
   }
   if (S_ISLNK(status.st_mode)) {
     if (status.st_uid != geteuid() && status.st_uid != 0) {
       refuse("is a symbolic link of another user");
     }
     if (stat(name.c_str(), &status) != 0) {
-      throw_system(errno, fmt::format("cannot look at {}", in_quotes(name)));
+      throw_errno(errno, fmt::format("cannot look at {}", in_quotes(name)));
     }
   }
   if (!S_ISDIR(status.st_mode)) refuse("is no folder");
@@ -97,4 +97,4 @@ void require_own_folder(const std::string& path) {
   if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0) refuse("can be written to by other users");
 }
 
-}  // namespace lukskeep::archive
+}  // namespace lukskeep::storage

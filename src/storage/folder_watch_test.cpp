@@ -1,4 +1,4 @@
-#include "archive/folder_watch.h"
+#include "storage/folder_watch.h"
 
 #include <filesystem>
 #include <fstream>
@@ -8,7 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace lukskeep::archive {
+namespace lukskeep::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -92,4 +92,4 @@ TEST_F(FolderWatchTest, ARootThatIsNotThereIsCounted) {
 }
 
 }  // namespace
-}  // namespace lukskeep::archive
+}  // namespace lukskeep::storage

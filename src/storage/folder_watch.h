@@ -10,7 +10,7 @@
 
 #include "storage/unique_fd.h"
 
-namespace lukskeep::archive {
+namespace lukskeep::storage {
 
 // What happened since the last read.
 struct FolderChanges {
@@ -64,4 +64,4 @@ class FolderWatch {
   std::size_t unwatched_ = 0;
 };
 
-}  // namespace lukskeep::archive
+}  // namespace lukskeep::storage
