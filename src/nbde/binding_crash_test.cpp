@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -9,6 +10,7 @@
 #include <lukskeep/error.h>
 
 #include "luks/crash_test_tools.h"
+#include "luks/luks2_codec.h"
 #include "luks/test_volume.h"
 #include "nbde/binding.h"
 #include "nbde/binding_change.h"
@@ -118,6 +120,32 @@ TEST_P(BindingCrashTest, RebindKeepsAWayToOpenAndGoesOnWhereItWasCut) {
   });
 }
 
+// Who takes the keyslot in between that the cut has freed, keeps it.
+TEST_P(BindingCrashTest, ACutRebindTakesNoKeyAwayThatCameAfterIt) {
+  const Bytes first = start(1);
+  const Change change = on_file([](HeaderFile& file) { rebind_one(file, 1); });
+  const CrashRun whole = luks::testing::run_undisturbed(first, change);
+  int added = 0;
+  for (std::uint64_t at = 0; at < whole.operations; ++at) {
+    HeaderFile file = luks::testing::reopen(luks::testing::run_until_cut(first, change, at, at));
+    const std::vector<Binding> bindings = list_bindings(file);
+    const auto is_of_one = [](const Binding& binding) { return binding.keyslot == 1; };
+    if (file.header().keyslots.contains(1) || std::ranges::any_of(bindings, is_of_one)) continue;
+    constexpr std::string_view kOther = "of somebody else";
+    luks::add_keyslot(file, must_unlock(file, kFirstPassphrase), as_byte_view(kOther),
+                      luks::testing::cheap_keyslot(1));
+    ++added;
+    try {
+      rebind_one(file, 1);
+      ADD_FAILURE() << "at " << at;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kConflict);
+    }
+    EXPECT_TRUE(luks::testing::opens(file, kOther));
+  }
+  EXPECT_EQ(added > 0, GetParam() == Version::kLuks1);  // LUKS2 needs one commit
+}
+
 // The same with power failing again while the first cut is mended.
 TEST_P(BindingCrashTest, RebindOutlivesASecondCut) {
   const Bytes first = start(1);
@@ -171,6 +199,16 @@ TEST_P(BindingCrashTest, ReplacesInOneCommitWhereTwoTokensDoNotFit) {
     EXPECT_EQ(count_opening(after), 1);
     EXPECT_EQ(after.header().keyslots.size(), 2U);
   });
+}
+
+TEST_P(BindingCrashTest, TopUpKeepsTheOtherKeyslotsOfAToken) {
+  if (GetParam() == Version::kLuks1) return;
+  HeaderFile file = luks::testing::reopen(start(1));
+  luks::HeaderChange change{.header = file.header()};
+  luks::set_token_keyslots(change.header.tokens.at(0), {0, 1});
+  file.commit(std::move(change));
+  replace_sealed(file, list_bindings(file).at(0), testing::null_jwe("another"));
+  EXPECT_EQ(file.header().tokens.at(0).keyslots, (std::set<int>{0, 1}));
 }
 
 TEST_P(BindingCrashTest, RefusesBeforeServersAreAsked) {

@@ -263,6 +263,22 @@ TEST(Seal, LeavesServersThatAreDownForLater) {
   EXPECT_NE(error_of([&] { unseal(jwe, places.context); }), std::nullopt);
 }
 
+// A region that waits for one of its servers remembers what the others showed.
+TEST(Seal, TrustsTheKeysLaterThatItSawAtFirst) {
+  Places places;
+  const TestServer& a = places.network.add("http://a");
+  const TestServer& b = places.network.add("http://b");
+  places.network.add("http://c").mood = Mood::kDown;
+  PinPolicy seen = Places::tang(b, "http://b");
+  std::get<TangPin>(seen.pin).thumbprint.clear();
+  const SssPin region{.threshold = 2,
+                      .pins = {seen, Places::tang(places.network.add("http://c"), "http://c")}};
+  const SssPin all{.threshold = 1, .pins = {Places::tang(a, "http://a"), {region}}};
+  places.context.allow_pending = places.context.trust_on_first_use = true;
+  const Jwe jwe = seal({all}, as_byte_view(kSecret), places.context);
+  EXPECT_THAT(jwe_header(jwe, "it").dump(), HasSubstr(b.thumbprint()));
+}
+
 TEST(Seal, LeavesNothingForLaterThatCouldNotBeTrusted) {
   Places places;
   SssPin sss = three_servers(places, 1);

@@ -195,7 +195,9 @@ class Tpm {
     const auto policy = [&](const TPML_PCR_SELECTION& selection) {
       const ESYS_TR trial = start_session(ESYS_TR_NONE, TPM2_SE_TRIAL, algorithm_of(pin.hash));
       apply_pcrs(trial, selection, expected);
-      return policy_digest(trial);
+      const TPM2B_DIGEST digest = policy_digest(trial);
+      drop_last(trial);  // some TPMs have room for three sessions
+      return digest;
     };
     const auto view = [](const TPM2B_DIGEST& digest) {
       return std::as_bytes(std::span(digest.buffer, digest.size));
@@ -287,6 +289,11 @@ class Tpm {
   static void check(TSS2_RC code, std::string_view what) {
     if (code == TSS2_RC_SUCCESS) return;
     throw Error(Code::kRemote, fmt::format("the TPM cannot {} (0x{:x})", what, code));
+  }
+
+  void drop_last(ESYS_TR handle) {
+    handles_.pop_back();
+    tss_.flush(esys_, handle);
   }
 
   ESYS_TR keep(ESYS_TR handle) {

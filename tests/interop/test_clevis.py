@@ -255,3 +255,11 @@ def test_tpm_or_servers(tpm, tangs):
     server.stop()
     assert b"no TPM" in kit.lukskeep("unseal", "--tries", "1", stdin=jwe, status=7,
                                      env=elsewhere).stderr
+
+
+def test_tpm2_banks_that_the_tpm_does_not_keep(tpm):
+    """The TPM passes over their PCRs: what is sealed to them would open whatever was booted."""
+    kit.run(["tpm2_pcrallocate", "sha256:all+sha1:none+sha384:none+sha512:none"], env=tpm)
+    config = json.dumps({"pcr_bank": "sha384", "pcr_ids": "7"})
+    refused = kit.lukskeep("seal", config, "--pin", "tpm2", stdin=SECRET, status=4, env=tpm)
+    assert b"keeps no PCRs in the bank sha384" in refused.stderr
