@@ -93,6 +93,14 @@ struct WrappingArgs {
     keys::WrappingKey key;
     key.bytes = keys::read_key(parsed, {.text = "new passphrase of the keystore", .confirm = true},
                                terminal_prompter(session), session.cancel);
+    if (passing && as_string_view(key.bytes.span()).find('\n') != std::string_view::npos) {
+      throw Error(
+          Code::kInvalidArgument,
+          fmt::format("the passphrase from '{}' holds a newline, which nobody can type when "
+                      "the keystore asks for it",
+                      printable(source, 256)),
+          "pass it without one, as printf %s does");
+    }
     if (parsed.kind == Kind::kFile && !passing) {
       parsed.path = fs::absolute(parsed.path).lexically_normal().string();
     }

@@ -1,5 +1,6 @@
 // keystore consumers, metadata, access, copy, reconcile, resolve.
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
@@ -238,6 +239,18 @@ std::vector<Reference> parse_references(std::string_view text, std::string_view 
   return references;
 }
 
+// Services write the same ID as a URL, with dashes or without, and in either case.
+std::string comparable_id(std::string_view id) {
+  if (id.starts_with("http://") || id.starts_with("https://")) {
+    while (id.ends_with('/')) id.remove_suffix(1);
+    id.remove_prefix(id.rfind('/') + 1);
+  }
+  std::string hex;
+  std::ranges::copy_if(id, std::back_inserter(hex), [](char c) { return c != '-'; });
+  const auto bytes = from_hex(hex);
+  return bytes && bytes->size() == 16 ? to_hex(*bytes) : std::string(id);
+}
+
 class KeystoreReconcile final : public Command {
  public:
   void declare(Options& options) override {
@@ -279,13 +292,14 @@ class KeystoreReconcile final : public Command {
   void compare(const Session& session, keys::KeyManager& manager,
                const std::vector<Reference>& references) {
     std::map<std::string, std::vector<const Reference*>> by_id;
-    for (const Reference& reference : references) by_id[reference.id].push_back(&reference);
+    for (const Reference& reference : references)
+      by_id[comparable_id(reference.id)].push_back(&reference);
     for (const keys::SecretInfo& info : manager.list({})) {
       session.cancel->check();
-      const auto found = by_id.find(info.id);
+      const auto found = by_id.find(comparable_id(info.id));
       const auto consumers = manager.consumers(info.id);
       const bool referenced = found != by_id.end();
-      if (referenced) check_used(session, manager, found->second, consumers);
+      if (referenced) check_used(session, manager, info.id, found->second, consumers);
       check_consumers(session, manager, info, consumers,
                       referenced ? found->second : std::vector<const Reference*>());
       if (!referenced && (consumers.empty() || (forget_ && !session.dry_run))) {
@@ -295,7 +309,7 @@ class KeystoreReconcile final : public Command {
     }
     for (const auto& [id, users] : by_id) {
       const auto& consumer = users.front()->consumer;
-      add("dangling", id,
+      add("dangling", users.front()->id,
           fmt::format(
               "there is no such secret{}",
               consumer ? fmt::format(", which {} needs", printable(keys::to_string(*consumer), 200))
@@ -303,15 +317,15 @@ class KeystoreReconcile final : public Command {
     }
   }
 
-  void check_used(const Session& session, keys::KeyManager& manager,
+  void check_used(const Session& session, keys::KeyManager& manager, const std::string& id,
                   const std::vector<const Reference*>& users,
                   const std::vector<keys::Consumer>& consumers) {
     for (const Reference* user : users) {
       if (!user->consumer || std::ranges::find(consumers, *user->consumer) != consumers.end()) {
         continue;
       }
-      if (register_ && !session.dry_run) manager.add_consumer(user->id, *user->consumer);
-      add("unregistered", user->id,
+      if (register_ && !session.dry_run) manager.add_consumer(id, *user->consumer);
+      add("unregistered", id,
           fmt::format("{} {} its consumer", printable(keys::to_string(*user->consumer), 200),
                       register_ ? "was not" : "is not"));
     }

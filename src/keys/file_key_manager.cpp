@@ -358,14 +358,15 @@ struct FileKeyManager::State {
     return std::move(*payload);
   }
 
-  SecretInfo open_info(const Row& row) const {
-    static_cast<void>(open_payload(row));
-    SecretInfo info = info_of(row);
+  Secret open(const Row& row) const {
+    Secret secret{.info = info_of(row), .payload = open_payload(row)};
     if (parse_json(row.about, what).at("name") != row.name) {
       fail(Code::kDamaged, fmt::format("has another name for '{}'", printable(row.id)));
     }
-    return info;
+    return secret;
   }
+
+  SecretInfo open_info(const Row& row) const { return open(row).info; }
 
   void seal(Row& row, const SecretBytes& payload) const {
     row.payload =
@@ -484,11 +485,7 @@ std::optional<SecretInfo> FileKeyManager::find(const std::string& id) {
   return state_->open_info(*row);
 }
 
-Secret FileKeyManager::get(const std::string& id) {
-  const Row row = state_->need_row(id);
-  SecretBytes payload = state_->open_payload(row);
-  return {.info = info_of(row), .payload = std::move(payload)};
-}
+Secret FileKeyManager::get(const std::string& id) { return state_->open(state_->need_row(id)); }
 
 std::vector<SecretInfo> FileKeyManager::list(const std::string& name) {
   Statement rows = state_->database.prepare(fmt::format(

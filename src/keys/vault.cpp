@@ -99,7 +99,7 @@ class Vault final : public KeyManager {
     if (!metadata.empty()) record.json["metadata"] = metadata;
     // Version 1 overwrites whatever is there.
     const bool taken = settings_.version == 1 && read(id).has_value();
-    if (taken || !write(id, record)) {
+    if (taken || (!write(id, record) && !is_stored(id, record))) {
       throw Error(Code::kExists,
                   fmt::format("{} has a secret '{}' already", service_.name(), printable(id, 128)));
     }
@@ -330,6 +330,12 @@ class Vault final : public KeyManager {
                   fmt::format("{} has no secret '{}'", service_.name(), printable(path, 128)));
     }
     return std::move(*record);
+  }
+
+  // Whether the answer to an earlier try was lost, and what it wrote is met.
+  bool is_stored(const std::string& path, const Record& record) {
+    const std::optional<Record> there = read(path);
+    return there && there->json == record.json;
   }
 
   // False if somebody else wrote meanwhile (version 2).

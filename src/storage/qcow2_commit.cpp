@@ -93,14 +93,20 @@ bool Image::commit() {
         limbo_.empty() && limbo_next_.empty()) {
       return false;
     }
-    changes = take_changes();
+    // What is taken and not written is lost to this process, whatever stopped it.
+    try {
+      changes = take_changes();
+    } catch (const std::exception& error) {
+      failure_ = error.what();
+      throw;
+    }
   }
   try {
     write_changes(changes);
     retire(std::move(changes.freed));
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     const std::lock_guard lock(mutex_);
-    failure_ = error.message();
+    failure_ = error.what();
     throw;
   }
   return true;
@@ -209,8 +215,8 @@ void Image::resize(std::uint64_t size_bytes) {
       std::array<std::byte, 8> field{};
       store_be(field.data(), size_bytes);
       write_header_fields(kHeaderSizeOffset, field);
-    } catch (const Error& error) {
-      failure_ = error.message();
+    } catch (const std::exception& error) {
+      failure_ = error.what();
       throw;
     }
     header_.size_bytes = size_bytes;

@@ -159,9 +159,9 @@ void Image::link(const Placement& placement) {
   const std::lock_guard lock(mutex_);
   try {
     for (std::uint64_t i = 0; i < placement.clusters; ++i) link_one(placement, i);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     // Some of it may be linked: what is in memory must not reach storage.
-    failure_ = error.message();
+    failure_ = error.what();
     finish(placement);
     throw;
   }

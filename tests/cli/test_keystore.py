@@ -176,6 +176,9 @@ def test_passphrase(store, monkeypatch):
     name = put(b"s")
     (store / "p").write_bytes(b"other words")
     assert "does not open" in fails(2, "keystore", "get", name).err
+    piped = run("keystore", "init", "--wrapping-key", "file:-", "--passphrase", *CHEAP, "--key-manager",
+                f"file:{store}/piped", stdin=b"words\n", cwd=store)
+    assert piped.status == 1 and "newline" in piped.err and not (store / "piped").exists()
     (store / "p2").write_bytes(b"words")
     monkeypatch.setenv("LUKSKEEP_KEYSTORE_KEY", f"file:{store}/p2")
     assert get(name) == b"s"
@@ -268,7 +271,8 @@ def test_reconcile(store):
         ("dangling", gone), ("leaked", leaked), ("leaked", stale)}
     for name in (leaked, stale):
         ok("keystore", "delete", name)
-    references.write_text(f"{used}\n{unregistered}\n")
+    references.write_text(f"https://keys.example:9311/v1/secrets/{used}\n"
+                          f"{unregistered.replace('-', '').upper()}\n")
     assert "agree" in ok("keystore", "reconcile", references).text
     references.write_text("x image\n")
     assert "line 1" in fails(1, "keystore", "reconcile", references).err
