@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 #include <gcrypt.h>
+#include <nettle/sha2.h>
 #include <openssl/evp.h>
 
 #include <lukskeep/error.h>
@@ -80,7 +81,12 @@ const EVP_MD* fetched_digest(const HashAlgorithm& algorithm) {
   return digests[static_cast<std::size_t>(&algorithm - kAlgorithms.data())];
 }
 
+// Every command reads a header whose checksum is SHA-256 as a rule. Nettle's needs nothing to be
+// set up; OpenSSL takes a millisecond until it hashes for the first time.
+bool in_nettle(const HashAlgorithm& algorithm) { return algorithm.gcrypt_id == GCRY_MD_SHA256; }
+
 bool works_here(const HashAlgorithm& algorithm) {
+  if (in_nettle(algorithm)) return true;
   if (algorithm.evp_name != nullptr) return fetched_digest(algorithm) != nullptr;
   ensure_gcrypt();
   return gcry_md_test_algo(algorithm.gcrypt_id) == 0;
@@ -134,16 +140,26 @@ std::vector<HashInfo> all_hashes() {
   return found;
 }
 
-// One of the two contexts is set: that of the library which computes `algorithm`.
+// If neither handle is set, nettle computes SHA-256.
 struct Hash::State {
   const HashAlgorithm* algorithm = nullptr;
   EvpContext evp;
   GcryptHandle gcrypt;
+  sha256_ctx sha256{};
+
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() { wipe(std::as_writable_bytes(std::span(&sha256, 1))); }
 };
 
 Hash::Hash(std::string_view name) : state_(std::make_unique<State>()) {
   const HashAlgorithm& algorithm = require_hash_algorithm(name);
   state_->algorithm = &algorithm;
+  if (in_nettle(algorithm)) {
+    sha256_init(&state_->sha256);
+    return;
+  }
   if (algorithm.evp_name != nullptr) {
     state_->evp.reset(EVP_MD_CTX_new());
     if (!state_->evp ||
@@ -159,7 +175,7 @@ Hash::Hash(std::string_view name) : state_(std::make_unique<State>()) {
 
 Hash::Hash(Hash&&) noexcept = default;
 Hash& Hash::operator=(Hash&&) noexcept = default;
-// Both libraries wipe a context when it is freed.
+// The other libraries wipe a context when it is freed.
 Hash::~Hash() = default;
 
 std::size_t Hash::digest_bytes() const noexcept { return state_->algorithm->digest_bytes; }
@@ -167,6 +183,8 @@ std::size_t Hash::digest_bytes() const noexcept { return state_->algorithm->dige
 void Hash::update(ByteView data) {
   if (state_->gcrypt) {
     gcry_md_write(state_->gcrypt.get(), data.data(), data.size());
+  } else if (!state_->evp) {
+    sha256_update(&state_->sha256, data.size(), reinterpret_cast<const std::uint8_t*>(data.data()));
   } else if (EVP_DigestUpdate(state_->evp.get(), data.data(), data.size()) != 1) {
     throw_library_failure(*state_->algorithm);
   }
@@ -181,6 +199,8 @@ void Hash::finish(MutableBytes out) {
     return;
   }
   auto* const target = reinterpret_cast<unsigned char*>(out.data());
+  if (!state_->evp)
+    return sha256_digest(&state_->sha256, digest_bytes(), target);  // and begins anew
   if (EVP_DigestFinal_ex(state_->evp.get(), target, nullptr) != 1 ||
       EVP_DigestInit_ex(state_->evp.get(), nullptr, nullptr) != 1) {
     throw_library_failure(*state_->algorithm);

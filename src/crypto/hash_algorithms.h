@@ -9,7 +9,7 @@ namespace lukskeep::crypto {
 
 struct HashAlgorithm {
   std::string_view name;  // canonical
-  const char* evp_name;   // OpenSSL computes it; null: libgcrypt does
+  const char* evp_name;   // OpenSSL has it; null: libgcrypt only
   int gcrypt_id;          // libgcrypt knows every hash of the table
   std::size_t digest_bytes;
   std::size_t block_bytes;
