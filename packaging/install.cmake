@@ -46,6 +46,7 @@ if(NOT LUKSKEEP_SANITIZE AND NOT LUKSKEEP_FUZZ)
 endif()
 
 install(TARGETS lukskeep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+include(${CMAKE_CURRENT_LIST_DIR}/compat.cmake)
 # With the prefix /usr this is where nbdkit looks; with another, give nbdkit the path.
 install(TARGETS nbdkit-lukskeep-plugin LIBRARY
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/nbdkit/plugins)

@@ -24,6 +24,11 @@
 
 namespace lukskeep::nbde {
 
+// Asked about a server whose keys nothing vouches for: true takes them. Called from many threads at
+// once.
+using TrustQuestion =
+    std::function<bool(std::string_view url, const std::vector<std::string>& signing_thumbprints)>;
+
 // Sends one request within the limits. Called from many threads at once.
 using SendRequest = std::function<net::HttpResponse(
     const net::HttpRequest& request, const net::HttpLimits& limits, const CancelToken* cancel)>;
@@ -38,6 +43,7 @@ struct PinContext {
 
   // seal and top_up only.
   bool trust_on_first_use = false;  // take any advertisement that is signed by its own keys
+  TrustQuestion ask_trust;          // instead of refusing one; empty: refuse
   bool allow_pending = false;       // leave shares out whose server is down, if the rest suffice
 
   // unseal only: wait for every share, also when enough have opened (the report has them all).
