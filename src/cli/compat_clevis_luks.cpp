@@ -56,23 +56,23 @@ bool may_start_records(const CompatCall& call, const BindCall& bind) {
 // A token's way to a passphrase: -e.
 OpenedVolume open_by_token(const CompatCall& call, const luks::HeaderFile& file,
                            const std::string& number) {
-  const auto id = parse_slot(number, kLuks2Slots);
+  const int id = parse_slot(number, kLuks2Slots).value_or(-1);
   const auto& tokens = file.header().tokens;
-  const auto token = id ? tokens.find(*id) : tokens.end();
+  const auto token = tokens.find(id);
   if (token == tokens.end()) {
     throw Error(Code::kNotFound, fmt::format("there is no token {}", printable(number)));
   }
   const luks::UnlockOptions options = KeyArgs().unlock_options(call.session);
   for (const nbde::Binding& binding : nbde::list_bindings(file)) {
-    if (binding.token != *id || binding.orphan) continue;
+    if (binding.token != id || binding.orphan) continue;
     luks::UnlockOptions slot = options;
     slot.keyslot = binding.keyslot;
     return unlock_by_binding(file, compat_context(call.session, Trust::kAsk), slot);
   }
-  const Json json = parse_json(token->second.json, fmt::format("token {}", *id));
+  const Json json = parse_json(token->second.json, fmt::format("token {}", id));
   if (json.value("type", "") != "luks2-keyring") {
     throw Error(Code::kUnsupported,
-                fmt::format("token {} is neither a binding nor of the kernel's keyring", *id));
+                fmt::format("token {} is neither a binding nor of the kernel's keyring", id));
   }
   KeyArgs key;
   key.key = "keyring:" + json.value("key_description", "");

@@ -28,7 +28,7 @@ void compare_server(const nbde::SealedPin& pin, const nbde::PinContext& context,
       nbde::fetch_advertisement({.url = pin.url}, context, nbde::deadline_of(context));
   if (!fetched.advertisement) {
     say(fmt::format("Unable to fetch advertisement ({}/adv)", printable(pin.url, 128)));
-    throw Error(*fetched.down);
+    throw fetched.down.value_or(Error(Code::kRemote, "it gave none"));
   }
   for (const nbde::EcKey& key : nbde::parse_key_set(pin.advertisement, "the keys of the binding")) {
     const std::string thumbprint = nbde::thumbprint(key.point);

@@ -54,7 +54,8 @@ def test_everything_is_there(prefix):
                 f"{lib}/cmake/lukskeep/lukskeep-config-version.cmake",
                 f"{lib}/cmake/lukskeep/lukskeep-targets.cmake", "share/man/man1/lukskeep.1",
                 "share/bash-completion/completions/lukskeep", "share/doc/lukskeep/LICENSE",
-                "share/doc/lukskeep/juju.md", "share/lukskeep/juju/actions.yaml"}
+                "share/doc/lukskeep/juju.md", "share/lukskeep/juju/actions.yaml",
+                "share/lukskeep/kubernetes/tang-rekey.yaml"}
     expected |= {f"{lib}/nbdkit/plugins/nbdkit-lukskeep-plugin.so",
                  "share/man/man1/nbdkit-lukskeep-plugin.1"}
     expected |= {f"share/lukskeep/juju/actions/{path.name}"
