@@ -2,6 +2,7 @@
 #include "cli/compat_clevis.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -75,6 +76,11 @@ void check_pin(const std::string& name, const nbde::Jwe& jwe) {
 
 nbde::PinContext compat_context(const Session& session, Trust trust) {
   nbde::PinContext context = PinContextArgs().context(session);
+  // As curl, which is what Clevis asks servers with.
+  for (const char* name : {"CURL_CA_BUNDLE", "SSL_CERT_FILE"}) {
+    const char* file = std::getenv(name);
+    if (file != nullptr && context.ca_file.empty()) context.ca_file = file;
+  }
   context.trust_on_first_use = trust == Trust::kTake;
   if (trust == Trust::kAsk) context.ask_trust = terminal_question(*session.cancel);
   return context;

@@ -38,8 +38,9 @@ struct PinContext {
   std::uint32_t total_ms = 30'000;  // everything together
   unsigned tries = 4;               // of one server, while it is down, busy or slow
   const CancelToken* cancel = nullptr;
-  SendRequest send;  // empty: over the network
-  std::string tcti;  // how the TPM is reached, as TPM2TOOLS_TCTI; empty: /dev/tpmrm0
+  SendRequest send;     // empty: over the network
+  std::string ca_file;  // PEM: who vouches for https: servers; empty: whom the system trusts
+  std::string tcti;     // how the TPM is reached, as TPM2TOOLS_TCTI; empty: /dev/tpmrm0
 
   // seal and top_up only.
   bool trust_on_first_use = false;  // take any advertisement that is signed by its own keys

@@ -31,8 +31,8 @@ std::string join_url(std::string_view url, std::string_view path) {
 }
 
 net::HttpResponse send_over_network(const net::HttpRequest& request, const net::HttpLimits& limits,
-                                    const CancelToken* cancel) {
-  return net::HttpClient(limits, cancel).send(request);
+                                    const CancelToken* cancel, const std::string& ca_file) {
+  return net::HttpClient(limits, cancel, {.ca_file = ca_file}).send(request);
 }
 
 // How long a server that is busy wants to be left alone, if it says so in seconds.
@@ -91,7 +91,7 @@ class Asker {
     const net::HttpLimits limits{.connect_ms = static_cast<std::uint32_t>(most),
                                  .total_ms = static_cast<std::uint32_t>(most)};
     return context_.send ? context_.send(request, limits, cancel_)
-                         : send_over_network(request, limits, cancel_);
+                         : send_over_network(request, limits, cancel_, context_.ca_file);
   }
 
   [[noreturn]] void throw_status(long status) const {
