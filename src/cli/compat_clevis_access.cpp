@@ -65,19 +65,20 @@ OpenedVolume open_somehow(const CompatCall& call, const luks::HeaderFile& file,
   if (key) {
     if (auto opened = with(*key)) return std::move(*opened);
   }
+  std::string why;
   try {
     return unlock_by_binding(file, compat_context(call.session, Trust::kAsk), options);
   } catch (const Error& error) {
     if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+    why = error.message();
   }
   const auto line = read_secret_line("Enter existing LUKS password: ", *call.session.cancel);
   say("");
   if (line) {
     if (auto opened = with(line->text)) return std::move(*opened);
   }
-  throw Error(Code::kWrongPassphrase,
-              fmt::format("neither a passphrase that was given nor a binding opens '{}'",
-                          file.device()->name()));
+  throw Error(Code::kWrongPassphrase, fmt::format("no passphrase that opens '{}' was given, and {}",
+                                                  file.device()->name(), why));
 }
 
 }  // namespace lukskeep::cli
