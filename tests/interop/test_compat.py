@@ -222,6 +222,38 @@ def test_what_is_safer_here(pair, tangs):
     assert ours.read_bytes() == bytes_before
 
 
+def test_a_token_that_is_there_gives_the_passphrase(pair, tangs):
+    """-e, which of Clevis needs a plugin of cryptsetup that Debian does not have."""
+    server, other = tangs(2)
+
+    def bind(*words):
+        return call("ours", ["clevis", "luks", "bind", "-y", "-d", pair.volume("ours"), *words])
+
+    assert bind("-k", pair.folder / "k", "tang", tang_config(server)).returncode == 0
+    before = header(pair.volume("ours"))
+    for words in (["-e", "7", "tang"], ["-e", "x", "tang"], ["-e", "0", "-k", pair.folder / "k", "tang"]):
+        assert bind(*words, tang_config(other)).returncode == 1
+        assert header(pair.volume("ours")) == before
+    done = bind("-e", "0", "tang", tang_config(other))
+    if pair.kind == "luks1":
+        assert done.returncode == 1 and b"no token 0" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert len(header(pair.volume("ours"))[1]) == 2
+
+
+def test_the_archive_has_the_headers_of_before(pair, tangs, tmp_path):
+    server, = tangs()
+    env = {"LUKSKEEP_ARCHIVE": str(tmp_path / "archive"), "LUKSKEEP_ARCHIVE_KEY": str(tmp_path / "key")}
+    volume = pair.volume("ours")
+    for words in (["bind", "-y", "-d", volume, "-k", pair.folder / "k", "tang", tang_config(server)],
+                  ["unbind", "-f", "-d", volume, "-s", "1"]):
+        assert call("ours", ["clevis", "luks", *words], env=env).returncode == 0
+    listed = kit.lukskeep("archive", "list", "--store", tmp_path / "archive", "--json").stdout
+    assert len(json.loads(listed)["snapshots"]) >= 2
+    assert b"clevis luks bind" in listed and b"clevis luks unbind" in listed
+
+
 def test_without_device_mapper_it_says_so(pair, tangs):
     server, = tangs()
     if "device-mapper" in open("/proc/misc").read():
