@@ -56,7 +56,9 @@ TangdOptions parse_tangd(const CompatCall& call) {
       {"help", no_argument, nullptr, 'h'},           {nullptr, 0, nullptr, 0}};
   std::vector<std::string> arguments = call.arguments;
   std::string name = call.called;
-  std::vector<char*> words = {name.data()};
+  std::vector<char*> words;
+  words.reserve(arguments.size() + 2);
+  words.push_back(name.data());
   for (std::string& argument : arguments) words.push_back(argument.data());
   words.push_back(nullptr);
   const int count = static_cast<int>(words.size()) - 1;

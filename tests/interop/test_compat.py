@@ -105,6 +105,14 @@ def test_what_is_bound_is_listed_opened_and_removed(pair, tangs):
     pair.luks("bind", *bind, "-s", "1", "tang", tang_config(server), status=1)
     pair.luks("bind", *bind, "-s", "5", "tang", tang_config(other, thp=other.thumbprint), status=0)
     pair.luks("bind", *bind, "tang", tang_config(other, thp=server.thumbprint), status=1)
+    # Saved advertisements, as roles fetch them once for many machines; nobody is asked.
+    kit.write(pair.folder / "adv", server.advertisement())
+    for adv in ("../adv", json.loads(server.advertisement())):
+        pair.luks("bind", "-f", "-d", "volume", "-k", "../k", "tang", tang_config(server, adv=adv),
+                  status=0)
+        pair.luks("unbind", "-f", "-d", "volume", "-s", "2", status=0)
+    pair.luks("bind", *bind, "tang", tang_config(server, adv="../none"), status=1)
+    pair.luks("bind", *bind, "tang", tang_config(server, adv="../k"), status=1)
     token = ("-t", "9") if pair.kind == "luks2" else ()
     sss = json.dumps({"t": 1, "pins": {"tang": [{"url": server.url}, {"url": other.url}]}})
     pair.luks("bind", *bind, *token, "sss", sss, status=0)
