@@ -334,6 +334,19 @@ def test_a_server_that_is_not_known_is_asked_about(side, answer, status, tangs, 
 
 
 @pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("answers, status", [("yy", 0), ("yn", 1)])
+def test_two_servers_are_two_questions(side, answers, status, tangs, tmp_path):
+    kit.need("clevis")
+    servers = tangs(2)
+    policy = json.dumps({"t": 2, "pins": {"tang": [{"url": server.url} for server in servers]}})
+    kit.write(tmp_path / "k", SECRET)
+    terminal = Terminal(side, f"clevis encrypt sss '{policy}' < k > sealed", tmp_path)
+    for answer in answers:
+        terminal.expect("Do you wish to trust these keys? [ynYN] ").type(answer)
+    assert terminal.end() == status
+
+
+@pytest.mark.parametrize("side", SIDES)
 def test_bind_and_unbind_ask(side, pair, tangs):
     server, = tangs()
     folder = pair.folder / side
