@@ -46,6 +46,7 @@ if(NOT LUKSKEEP_SANITIZE AND NOT LUKSKEEP_FUZZ)
 endif()
 
 install(TARGETS lukskeep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+include(${CMAKE_CURRENT_LIST_DIR}/compat.cmake)
 # With the prefix /usr this is where nbdkit looks; with another, give nbdkit the path.
 install(TARGETS nbdkit-lukskeep-plugin LIBRARY
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/nbdkit/plugins)
@@ -60,6 +61,8 @@ install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-archive.service
   ${CMAKE_CURRENT_LIST_DIR}/systemd/lukskeep-tang.socket DESTINATION lib/systemd/system)
 install(DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/juju DESTINATION ${CMAKE_INSTALL_DATADIR}/lukskeep
   USE_SOURCE_PERMISSIONS PATTERN __pycache__ EXCLUDE)
+install(DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/kubernetes
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/lukskeep)
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/docs/juju.md
   DESTINATION ${CMAKE_INSTALL_DOCDIR})
 

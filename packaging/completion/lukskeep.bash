@@ -105,10 +105,10 @@ _lukskeep_options() {
       options='--interval --once --store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'seal')
-      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unseal')
-      options='--show --all-shares --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--show --all-shares --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'token list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
@@ -123,31 +123,31 @@ _lukskeep_options() {
       options='--header --policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bind')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unbind')
       options='--header --policy --slot --orphans --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bindings')
-      options='--header --policy --probe --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --probe --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'rebind')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'edit')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'top-up')
-      options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'report')
-      options='--policy --offline --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --offline --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'passphrase')
-      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unlock')
-      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'policy show')
       options='--allow-backing --allow-data-file --json --quiet --help'
@@ -341,7 +341,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tang-ca|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
       compopt -o default
       return
       ;;

@@ -79,6 +79,11 @@ void PinContextArgs::declare(Options& options) {
                .value = "TCTI",
                .help = "how the TPM is reached (default TPM2TOOLS_TCTI, or /dev/tpmrm0)"},
               tpm);
+  options.add(
+      {.name = "--tang-ca",
+       .value = "FILE",
+       .help = "who vouches for servers of https: URLs, PEM (default: whom the system trusts)"},
+      tang_ca);
 }
 
 void PinContextArgs::declare_trust(Options& options) {
@@ -94,6 +99,7 @@ void PinContextArgs::declare_trust(Options& options) {
 nbde::PinContext PinContextArgs::context(const Session& session) const {
   nbde::PinContext context{.cancel = session.cancel,
                            .send = {},
+                           .ca_file = tang_ca,
                            .tcti = tpm,
                            .trust_on_first_use = trust_on_first_use,
                            .allow_pending = allow_pending};

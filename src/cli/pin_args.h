@@ -27,12 +27,14 @@ struct PinPolicyArgs {
   nbde::PinPolicy read() const;
 };
 
-// --timeout, --try-timeout, --tries, --tpm; for sealing also --trust-on-first-use, --allow-pending.
+// --timeout, --try-timeout, --tries, --tpm, --tang-ca; for sealing also --trust-on-first-use,
+// --allow-pending.
 struct PinContextArgs {
   std::optional<std::uint32_t> timeout_s;
   std::optional<std::uint32_t> try_timeout_s;
   std::optional<std::uint32_t> tries;
   std::string tpm;
+  std::string tang_ca;
   bool trust_on_first_use = false;
   bool allow_pending = false;
 

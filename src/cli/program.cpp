@@ -75,29 +75,6 @@ int show_help(const std::string& text) {
   return EXIT_SUCCESS;
 }
 
-// Runs the command, with snapshots of what it changes. Also of what it changed before it failed.
-void run_archiving(const CommandEntry& entry, Command& command, Session session) {
-  const std::optional<std::string> directory = default_store();
-  if (!directory) return command.run(session);
-  archive::Keeper keeper(*directory, default_identity, std::string(entry.name));
-  session.keeper = &keeper;
-  const auto tell_of_made = [&] {
-    if (keeper.made_with()) tell_of_new_archive(session, *directory, *keeper.made_with());
-  };
-  try {
-    command.run(session);
-  } catch (...) {
-    // What failed may have got far enough to change a header; if not there is nothing to say of it.
-    static_cast<void>(keeper.after());
-    tell_of_made();
-    if (keeper.used_store() != nullptr) settle_mirrors(session, *keeper.used_store());
-    throw;
-  }
-  for (const std::string& problem : keeper.after()) warn(problem);
-  tell_of_made();
-  if (keeper.used_store() != nullptr) settle_mirrors(session, *keeper.used_store());
-}
-
 // The exit status.
 int run_command(const Chosen& chosen) {
   if (asks_for(chosen.rest, "--help")) return show_help(command_help(*chosen.entry));
@@ -112,7 +89,8 @@ int run_command(const Chosen& chosen) {
                 fmt::format("'lukskeep {} --help' lists what it takes", chosen.entry->name));
   }
   if (chosen.entry->archives && !session.no_archive && !session.dry_run) {
-    run_archiving(*chosen.entry, *command, session);
+    run_archiving(chosen.entry->name, session,
+                  [&](const Session& archiving) { command->run(archiving); });
   } else {
     command->run(session);
   }
@@ -156,6 +134,29 @@ int run_and_report(const std::vector<std::string>& arguments) {
 }
 
 }  // namespace
+
+void run_archiving(std::string_view command, Session session,
+                   const std::function<void(const Session&)>& work) {
+  const std::optional<std::string> directory = default_store();
+  if (!directory) return work(session);
+  archive::Keeper keeper(*directory, default_identity, std::string(command));
+  session.keeper = &keeper;
+  const auto tell_of_made = [&] {
+    if (keeper.made_with()) tell_of_new_archive(session, *directory, *keeper.made_with());
+  };
+  try {
+    work(session);
+  } catch (...) {
+    // What failed may have got far enough to change a header; if not there is nothing to say of it.
+    static_cast<void>(keeper.after());
+    tell_of_made();
+    if (keeper.used_store() != nullptr) settle_mirrors(session, *keeper.used_store());
+    throw;
+  }
+  for (const std::string& problem : keeper.after()) warn(problem);
+  tell_of_made();
+  if (keeper.used_store() != nullptr) settle_mirrors(session, *keeper.used_store());
+}
 
 int run_program(const std::vector<std::string>& arguments) noexcept {
   try {

@@ -24,6 +24,11 @@
 
 namespace lukskeep::nbde {
 
+// Asked about a server whose keys nothing vouches for: true takes them. Called from many threads at
+// once.
+using TrustQuestion =
+    std::function<bool(std::string_view url, const std::vector<std::string>& signing_thumbprints)>;
+
 // Sends one request within the limits. Called from many threads at once.
 using SendRequest = std::function<net::HttpResponse(
     const net::HttpRequest& request, const net::HttpLimits& limits, const CancelToken* cancel)>;
@@ -33,11 +38,13 @@ struct PinContext {
   std::uint32_t total_ms = 30'000;  // everything together
   unsigned tries = 4;               // of one server, while it is down, busy or slow
   const CancelToken* cancel = nullptr;
-  SendRequest send;  // empty: over the network
-  std::string tcti;  // how the TPM is reached, as TPM2TOOLS_TCTI; empty: /dev/tpmrm0
+  SendRequest send;     // empty: over the network
+  std::string ca_file;  // PEM: who vouches for https: servers; empty: whom the system trusts
+  std::string tcti;     // how the TPM is reached, as TPM2TOOLS_TCTI; empty: /dev/tpmrm0
 
   // seal and top_up only.
   bool trust_on_first_use = false;  // take any advertisement that is signed by its own keys
+  TrustQuestion ask_trust;          // instead of refusing one; empty: refuse
   bool allow_pending = false;       // leave shares out whose server is down, if the rest suffice
 
   // unseal only: wait for every share, also when enough have opened (the report has them all).

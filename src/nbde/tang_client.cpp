@@ -31,8 +31,8 @@ std::string join_url(std::string_view url, std::string_view path) {
 }
 
 net::HttpResponse send_over_network(const net::HttpRequest& request, const net::HttpLimits& limits,
-                                    const CancelToken* cancel) {
-  return net::HttpClient(limits, cancel).send(request);
+                                    const CancelToken* cancel, const std::string& ca_file) {
+  return net::HttpClient(limits, cancel, {.ca_file = ca_file}).send(request);
 }
 
 // How long a server that is busy wants to be left alone, if it says so in seconds.
@@ -91,7 +91,7 @@ class Asker {
     const net::HttpLimits limits{.connect_ms = static_cast<std::uint32_t>(most),
                                  .total_ms = static_cast<std::uint32_t>(most)};
     return context_.send ? context_.send(request, limits, cancel_)
-                         : send_over_network(request, limits, cancel_);
+                         : send_over_network(request, limits, cancel_, context_.ca_file);
   }
 
   [[noreturn]] void throw_status(long status) const {
@@ -127,6 +127,12 @@ bool is_signed_by_any(const Advertisement& advertisement, const Json& trusted_ke
                              [&](const EcKey& key) { return is_signed_by(advertisement, key); });
 }
 
+std::vector<std::string> signing_thumbprints(const Advertisement& advertisement) {
+  std::vector<std::string> found;
+  for (const EcKey* key : advertisement.signing_keys()) found.push_back(thumbprint(key->point));
+  return found;
+}
+
 // Throws Error{kUnsafe} unless there is a reason to trust it.
 void check_trust(const TangPin& pin, const PinContext& context, const Advertisement& advertisement,
                  bool is_saved) {
@@ -145,6 +151,7 @@ void check_trust(const TangPin& pin, const PinContext& context, const Advertisem
         fmt::format("it signs with '{}': compare with tang-show-keys on the server", offered));
   }
   if (is_saved || context.trust_on_first_use) return;
+  if (context.ask_trust && context.ask_trust(pin.url, signing_thumbprints(advertisement))) return;
   throw Error(Code::kUnsafe,
               fmt::format("nothing says that the keys of '{}' are to be trusted", shown(pin.url)),
               fmt::format("it signs with '{}': if tang-show-keys on the server says so too, give "

@@ -83,7 +83,7 @@ def test_the_exit_statuses_of_the_manual_are_those_of_the_program():
 
 
 @pytest.mark.skipif(not shutil.which("scdoc"), reason="no program 'scdoc'")
-@pytest.mark.parametrize("page", sorted(MANUALS.glob("*.1.scd")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", sorted(MANUALS.glob("*.[17].scd")), ids=lambda p: p.stem)
 def test_every_page_is_well_formed(page):
     done = subprocess.run(["scdoc"], input=whole(page), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -54,7 +54,8 @@ def test_everything_is_there(prefix):
                 f"{lib}/cmake/lukskeep/lukskeep-config-version.cmake",
                 f"{lib}/cmake/lukskeep/lukskeep-targets.cmake", "share/man/man1/lukskeep.1",
                 "share/bash-completion/completions/lukskeep", "share/doc/lukskeep/LICENSE",
-                "share/doc/lukskeep/juju.md", "share/lukskeep/juju/actions.yaml"}
+                "share/doc/lukskeep/juju.md", "share/lukskeep/juju/actions.yaml",
+                "share/lukskeep/kubernetes/tang-rekey.yaml"}
     expected |= {f"{lib}/nbdkit/plugins/nbdkit-lukskeep-plugin.so",
                  "share/man/man1/nbdkit-lukskeep-plugin.1"}
     expected |= {f"share/lukskeep/juju/actions/{path.name}"
@@ -80,6 +81,19 @@ def test_the_juju_actions_run_where_they_are(prefix, tmp_path):
         if name != "list":
             assert (tmp_path / "failed").exists()
     assert not list((prefix / "share/lukskeep/juju").rglob("__pycache__"))
+
+
+def test_the_drop_in_programs_run_where_they_are(prefix):
+    """Links into the tree, in a folder that nobody has in PATH by itself."""
+    folder = prefix / "libexec" / "lukskeep" / "compat"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in (BUILD / "compat").iterdir()}
+    assert {"clevis", "clevis-luks-bind", "tangd", "tangd-keygen", "tang-show-keys"} <= names
+    for path in folder.iterdir():
+        assert path.is_symlink() and path.resolve() == (prefix / "bin" / "lukskeep").resolve()
+    sealed = run(folder / "clevis", "encrypt", "null", "{}", input=b"secret")
+    assert run(folder / "clevis-decrypt", input=sealed) == b"secret"
+    assert (prefix / "share/man/man7/lukskeep-compat.7").exists()
 
 
 def test_nothing_points_back_to_the_build(prefix):
@@ -145,7 +159,7 @@ def test_staged_installation(tmp_path):
 
 
 def test_manual_pages_and_completion_are_well_formed(prefix):
-    for page in sorted((prefix / "share" / "man" / "man1").iterdir()):
+    for page in sorted((prefix / "share" / "man").glob("man*/*")):
         text = run("man", "--warnings=w", "-l", page, env={"MANWIDTH": "80", "MAN_KEEP_FORMATTING": ""})
         assert b"NAME" in text and b"SYNOPSIS" in text, page
     run("bash", "-n", prefix / "share" / "bash-completion" / "completions" / "lukskeep")
@@ -164,5 +178,6 @@ def test_the_debian_package(tmp_path):
     run("dpkg-deb", "-x", packages[0], tmp_path / "root")
     program = tmp_path / "root" / "usr" / "bin" / "lukskeep"
     assert run(program, "--version")
+    assert (tmp_path / "root/usr/libexec/lukskeep/compat/clevis").resolve() == program.resolve()
     owners = run("dpkg-deb", "-c", packages[0]).decode().splitlines()
     assert all(" root/root " in line for line in owners)

@@ -83,9 +83,9 @@ class Tang:
 class Impostor:
     """Answers every connection with `behave(connection, request)`, or never if that is None."""
 
-    def __init__(self, behave=None):
+    def __init__(self, behave=None, port=0):
         self.behave = behave
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.open = []
         threading.Thread(target=self.serve, daemon=True).start()
