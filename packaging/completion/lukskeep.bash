@@ -149,6 +149,15 @@ _lukskeep_options() {
     'unlock')
       options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
+    'recover request')
+      options='--header --policy --state --slot --out --text --qr --svg --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover answer')
+      options='--unverified --out --text --qr --svg --timeout --try-timeout --tries --tpm --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover finish')
+      options='--state --volume --header --policy --out --keep-state --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'policy show')
       options='--allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -300,7 +309,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock recover policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -316,6 +325,9 @@ _lukskeep() {
         ;;
       token)
         words='list import export remove'
+        ;;
+      recover)
+        words='request answer finish'
         ;;
       policy)
         words='show check'
@@ -341,7 +353,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--out|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--state|--store|--subsystem|--svg|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume|--volume-key|--wrapping-key)
       compopt -o default
       return
       ;;

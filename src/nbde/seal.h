@@ -40,6 +40,10 @@ struct PinContext {
   bool trust_on_first_use = false;  // take any advertisement that is signed by its own keys
   bool allow_pending = false;       // leave shares out whose server is down, if the rest suffice
 
+  // unseal only: gives the content key of a tang pin, whose server then is not asked. Called from
+  // many threads at once. Throws Error as the asking does.
+  std::function<SecretBytes(const SealedPin&)> tang_key = nullptr;
+
   // unseal only: wait for every share, also when enough have opened (the report has them all).
   bool all_shares = false;
 };
