@@ -84,6 +84,7 @@ std::unique_ptr<Command> make_bind();
 std::unique_ptr<Command> make_unbind();
 std::unique_ptr<Command> make_bindings();
 std::unique_ptr<Command> make_rebind();
+std::unique_ptr<Command> make_rekey();
 std::unique_ptr<Command> make_edit();
 std::unique_ptr<Command> make_top_up();
 std::unique_ptr<Command> make_report();

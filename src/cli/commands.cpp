@@ -70,6 +70,7 @@ constexpr std::array kCommands = {
     CommandEntry{"unbind", "remove a binding with its keyslot", true, true, make_unbind},
     CommandEntry{"bindings", "list the bindings of a volume", false, false, make_bindings},
     CommandEntry{"rebind", "give bindings new keys, and the same policy", true, true, make_rebind},
+    CommandEntry{"rekey", "rebind many volumes, and tell what is left", true, true, make_rekey},
     CommandEntry{"edit", "give a binding another policy", true, true, make_edit},
     CommandEntry{"top-up", "add the shares whose servers were down", true, true, make_top_up},
     CommandEntry{"report", "tell what is wrong with the bindings of volumes", false, false,
