@@ -29,7 +29,7 @@ def tang(folder):
 
 @pytest.fixture
 def bound(place):
-    """A volume that was bound to a server, which is there no more; the same keys can serve again."""
+    """A volume that was bound to a server, which is there no more."""
     ok("create", "v", "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=place)
     ok("tang", "keygen", "--keys", place / "db")
     with tang(place / "db") as (url, thumbprint):

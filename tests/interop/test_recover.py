@@ -1,11 +1,11 @@
-"""recover with bindings of Clevis and tangd behind socat: what no client but the site's can open."""
+"""recover with bindings of Clevis and tangd behind socat: what only the site can open."""
 
 import json
 
 import pytest
 
 import kit
-from tang import Tang
+from tang import Tang, software_tpm
 from test_clevis_luks import (clevis_bind, clevis_pass, key_of, rotate, tang_option,  # noqa: F401
                               tangs, volume)
 
@@ -103,3 +103,38 @@ def test_lines_that_are_read_out_suffice(volume, tangs, tmp_path):
     found = kit.lukskeep("recover", "finish", "-", "--state", tmp_path / "state", "--quiet",
                          stdin=answer.stdout.replace(b" ", b"-"))
     kit.lukskeep("key", "test", volume, "--key", "file:-", stdin=found.stdout.strip())
+
+
+def test_the_tpm_gives_its_share_on_site(volume, tangs, tmp_path):
+    server, = tangs()
+    with software_tpm(tmp_path / "tpm") as env:
+        config = {"t": 2, "pins": {"tang": {"url": server.url, "thp": server.thumbprint},
+                                   "tpm2": {"pcr_bank": "sha256", "pcr_ids": "7"}}}
+        kit.run(["clevis", "luks", "bind", "-d", volume, "-y", "-k", tmp_path / "k", "sss",
+                 json.dumps(config)], env=env)
+        recover(tmp_path, volume)
+        server.stop()
+        # The answer alone is not enough, and the TPM is not.
+        finish = ["recover", "finish", tmp_path / "answer", "--state", tmp_path / "state", "--json"]
+        nowhere = {"TPM2TOOLS_TCTI": "swtpm:host=127.0.0.1,port=1"}
+        assert b"1 of 2 shares" in kit.lukskeep(*finish, status=(4, 7), env=nowhere).stderr
+        kit.lukskeep("unlock", volume, "--tries", "1", status=7, env=env)
+        assert json.loads(kit.lukskeep(*finish, env=env).stdout)["keyslot"] == 1
+
+
+def test_what_crosses_opens_nothing(volume, tangs, tmp_path):
+    """Neither point is one that the header has, and a second request has other ones."""
+    server, = tangs()
+    clevis_bind(volume, "tang", {"url": server.url})
+    recover(tmp_path, volume)
+    crossed = (tmp_path / "request").read_text() + (tmp_path / "answer").read_text()
+    pin = json.loads(kit.lukskeep("bindings", volume, "--json").stdout)["bindings"][0]["pin"]
+    header = volume.read_bytes()[:1 << 20]
+    points = [json.loads((tmp_path / name).read_text())["points"][0]
+              for name in ("request", "answer")]
+    assert points[0]["kid"] == pin["kid"]
+    for x in (points[0]["point"]["x"], points[1]["x"]):
+        assert x.encode() not in header
+    kit.lukskeep("recover", "request", volume, "--state", tmp_path / "s2", "--out", tmp_path / "r2")
+    again = json.loads((tmp_path / "r2").read_text())["points"][0]["point"]["x"]
+    assert again not in crossed
