@@ -105,10 +105,10 @@ _lukskeep_options() {
       options='--interval --once --store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'seal')
-      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
+      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unseal')
-      options='--show --all-shares --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
+      options='--show --all-shares --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'token list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
@@ -123,31 +123,43 @@ _lukskeep_options() {
       options='--header --policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bind')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unbind')
       options='--header --policy --slot --orphans --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bindings')
-      options='--header --policy --probe --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --probe --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'rebind')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'rekey')
+      options='--list --directory --this-machine --tang-key --journal --report --jobs --policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'edit')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'top-up')
-      options='--header --policy --slot --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'report')
-      options='--policy --offline --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --offline --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'passphrase')
-      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unlock')
-      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover request')
+      options='--header --policy --state --slot --out --text --qr --svg --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover answer')
+      options='--unverified --out --text --qr --svg --timeout --try-timeout --tries --tpm --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover finish')
+      options='--state --volume --header --policy --out --keep-state --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'policy show')
       options='--allow-backing --allow-data-file --json --quiet --help'
@@ -177,7 +189,7 @@ _lukskeep_options() {
       options='--keys --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang delete')
-      options='--keys --usage --quarantine --allow --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--keys --usage --quarantine --allow --wait-for --wait-limit --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang usage')
       options='--keys --usage --allow-backing --allow-data-file --json --quiet --help'
@@ -300,7 +312,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind rekey edit top-up report passphrase unlock recover policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -316,6 +328,9 @@ _lukskeep() {
         ;;
       token)
         words='list import export remove'
+        ;;
+      recover)
+        words='request answer finish'
         ;;
       policy)
         words='show check'
@@ -341,7 +356,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tang-ca|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--directory|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--jobs|--journal|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--list|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--out|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--report|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--state|--store|--subsystem|--svg|--tang|--tang-key|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume|--volume-key|--wait-for|--wait-limit|--wrapping-key)
       compopt -o default
       return
       ;;

@@ -130,6 +130,13 @@ inline constexpr std::size_t kJweHeaderBytesMax = 2 * kMiB;  // base64url text
 inline constexpr std::size_t kSealedBytesMax = 4 * kMiB;     // a JWE of it is a third larger
 inline constexpr std::size_t kShareFieldBytesMax = 128;      // Shamir's prime
 inline constexpr std::size_t kTangReplyBytesMax = 16 * kKiB;
+// Offline recovery: points of one request, and the text of a request, an answer or a state.
+inline constexpr std::size_t kRecoveryPointsMax = 64;
+inline constexpr std::size_t kRecoveryUrlBytesMax = 2 * kKiB;
+inline constexpr std::size_t kRecoveryTextBytesMax = 512 * kKiB;
+// Rekeying: volumes of one run, and the text of its journal, list and report.
+inline constexpr std::size_t kRekeyVolumesMax = 1'000'000;
+inline constexpr std::size_t kRekeyTextBytesMax = 512 * kMiB;
 // Inspection of images. The head is judged as a whole: what dangers stand in it are known before a
 // byte is passed on. Two copies of the largest LUKS2 metadata that is looked at fill it.
 inline constexpr std::size_t kInspectHeadBytes = 512 * kKiB;

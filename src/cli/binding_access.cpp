@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/parallel_for.h"
+#include "nbde/binding_change.h"
 #include "nbde/sealed_pin.h"
 
 namespace lukskeep::cli {
@@ -177,6 +178,24 @@ nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
   throw Error(Code::kUnsafe,
               fmt::format("{} does not open, so its policy may be anybody's{}", what, why),
               "'lukskeep edit' gives it a policy");
+}
+
+void rebind_keyslot(luks::HeaderFile& file, const luks::Unlocked& key, int keyslot,
+                    const nbde::PinContext& context, const luks::UnlockOptions& options,
+                    const std::function<void(const nbde::Jwe&)>& check) {
+  const auto once = [&] {
+    const nbde::PinPolicy policy = policy_of_binding(file, keyslot, context, options);
+    const auto seal = [&](ByteView passphrase) {
+      nbde::Jwe jwe = nbde::seal(policy, passphrase, context);
+      if (check) check(jwe);
+      return jwe;
+    };
+    const auto open = [&](const nbde::Jwe& jwe) { return nbde::unseal(jwe, context); };
+    return nbde::rebind(file, key, keyslot, seal, open,
+                        {.cancel = context.cancel, .unlock = options});
+  };
+  // What was cut is older than what is asked for now.
+  if (once()) once();
 }
 
 }  // namespace lukskeep::cli

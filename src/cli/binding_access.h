@@ -1,6 +1,7 @@
 // What commands about bindings share: how servers are asked, and volumes opened by their bindings.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -48,5 +49,12 @@ std::vector<int> binding_keyslots(const luks::HeaderFile& file, std::optional<in
 // does.
 nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
                                   const nbde::PinContext& context, luks::UnlockOptions options);
+
+// Gives the binding of `keyslot` a new passphrase and new keys by its own policy; a rebind that was
+// cut is completed first. `key` opens the volume; `check` sees what is sealed before anything is
+// written, and may throw. Throws what policy_of_binding and nbde::rebind throw.
+void rebind_keyslot(luks::HeaderFile& file, const luks::Unlocked& key, int keyslot,
+                    const nbde::PinContext& context, const luks::UnlockOptions& options,
+                    const std::function<void(const nbde::Jwe&)>& check = {});
 
 }  // namespace lukskeep::cli

@@ -79,7 +79,11 @@ class Rebind final : public Command {
     const std::vector<int> slots = binding_keyslots(file, slot_);
     const OpenedVolume opened =
         unlock_for_binding(session, file, source_, key_, servers_.context(session));
-    for (const int slot : slots) rebind(session, file, opened.unlocked, slot);
+    nbde::PinContext context = servers_.context(session);
+    context.allow_pending = allow_pending_;
+    for (const int slot : slots) {
+      rebind_keyslot(file, opened.unlocked, slot, context, key_.unlock_options(session));
+    }
     report(session, {{"volume", volume_.volume}, {"keyslots", slots}},
            fmt::format("{} keyslot{} {} of '{}' with a new passphrase and the same policy",
                        session.dry_run ? "would bind" : "bound", slots.size() == 1 ? "" : "s",
@@ -87,23 +91,6 @@ class Rebind final : public Command {
   }
 
  private:
-  void rebind(const Session& session, luks::HeaderFile& file, const luks::Unlocked& key,
-              int slot) const {
-    nbde::PinContext context = servers_.context(session);
-    context.allow_pending = allow_pending_;
-    const luks::UnlockOptions unlock = key_.unlock_options(session);
-    const auto once = [&] {
-      const nbde::PinPolicy policy = policy_of_binding(file, slot, context, unlock);
-      return nbde::rebind(
-          file, key, slot,
-          [&](ByteView passphrase) { return nbde::seal(policy, passphrase, context); },
-          [&](const nbde::Jwe& jwe) { return nbde::unseal(jwe, context); },
-          {.cancel = session.cancel, .unlock = unlock});
-    };
-    // What was cut is older than what is asked for now.
-    if (once()) once();
-  }
-
   VolumeArgs volume_;
   KeyArgs key_;
   PinContextArgs servers_;

@@ -1,8 +1,11 @@
 // tang keygen, rotate, keys, hide, unhide, delete, usage.
 #include <algorithm>
+#include <chrono>
 #include <ctime>
 #include <optional>
+#include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -11,9 +14,12 @@
 #include <lukskeep/error.h>
 
 #include "base/bytes.h"
+#include "base/limits.h"
 #include "cli/command.h"
 #include "cli/tang_args.h"
+#include "nbde/rekey.h"
 #include "server/tang_usage.h"
+#include "storage/file_device.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -154,12 +160,26 @@ class TangDelete final : public Command {
                  .value = "RISK,…",
                  .help = "delete in spite of: advertised, used, needed, unrecorded"},
                 [this](const std::string& value) { add_allowed(value); });
+    options.add_each({.name = "--wait-for",
+                      .value = "REPORT",
+                      .help = "wait until this report of 'lukskeep rekey' says that nothing is "
+                              "left and no volume needs the key; may be repeated"},
+                     reports_);
+    options.add({.name = "--wait-limit",
+                 .value = "TIME",
+                 .help = "how long to wait for that, such as 12h; 0: not at all (default: no "
+                         "limit)"},
+                wait_limit_);
   }
 
   void run(const Session& session) override {
     const auto folder = keys_.folder();
+    const auto before = folder.read();
+    const std::string thumbprint = server::find_key_file(before.keys, key_).thumbprint;
+    wait_for_reports(session, thumbprint);
+    // That may have taken days.
     const auto files = folder.read();
-    const server::TangKeyFile& key = server::find_key_file(files.keys, key_);
+    const server::TangKeyFile& key = server::find_key_file(files.keys, thumbprint);
     const auto risks = risks_of(files.keys, key);
     std::vector<std::string> reasons;
     std::vector<std::string> names;
@@ -202,6 +222,60 @@ class TangDelete final : public Command {
     }
   }
 
+  // Why the reports do not allow it yet; empty: they do.
+  std::string not_yet(const std::string& thumbprint) const {
+    for (const std::string& path : reports_) {
+      const std::string what = fmt::format("the report '{}'", printable(path, 256));
+      std::optional<std::string> text = read_report(path);
+      if (!text) return what + " is not there";
+      const nbde::RekeyVerdict verdict = nbde::parse_rekey_report(*text, what);
+      if (verdict.left > 0) return fmt::format("{} says that {} are left", what, verdict.left);
+      if (verdict.in_use.contains(thumbprint)) {
+        return fmt::format("{} has volumes that need the key", what);
+      }
+    }
+    return {};
+  }
+
+  static std::optional<std::string> read_report(const std::string& path) {
+    try {
+      const auto file = storage::open_file(path, {.lock = false});
+      if (file->size_bytes() > limits::kRekeyTextBytesMax) {
+        throw Error(Code::kInvalidArgument,
+                    fmt::format("the report '{}' is too large", printable(path, 256)));
+      }
+      std::string text(file->size_bytes(), '\0');
+      file->read(0, std::as_writable_bytes(std::span(text)));
+      return text;
+    } catch (const Error& error) {
+      if (error.code() == Code::kNotFound) return std::nullopt;
+      throw;
+    }
+  }
+
+  void wait_for_reports(const Session& session, const std::string& thumbprint) const {
+    constexpr std::chrono::milliseconds kStep{100};
+    constexpr int kStepsPerLook = 10;
+    using Clock = std::chrono::steady_clock;
+    std::optional<Clock::time_point> until;
+    if (!wait_limit_.empty()) {
+      until = Clock::now() + std::chrono::seconds(parse_period_s(wait_limit_));
+    }
+    for (bool first = true;; first = false) {
+      const std::string why = not_yet(thumbprint);
+      if (why.empty()) return;
+      if (session.dry_run || (until && Clock::now() >= *until)) {
+        throw Error(Code::kUnsafe, fmt::format("the key {} is not deleted: {}", thumbprint, why),
+                    "lukskeep rekey does what is left, and writes the report anew");
+      }
+      if (first && !session.quiet) warn(fmt::format("waiting: {}", why));
+      for (int i = 0; i < kStepsPerLook; ++i) {
+        session.cancel->check();
+        std::this_thread::sleep_for(kStep);
+      }
+    }
+  }
+
   std::vector<server::DeleteRisk> risks_of(const std::vector<server::TangKeyFile>& keys,
                                            const server::TangKeyFile& key) const {
     const std::int64_t quarantine_s = parse_period_s(quarantine_);
@@ -217,6 +291,8 @@ class TangDelete final : public Command {
   UsageArgs usage_;
   std::string quarantine_ = kQuarantineDefault;
   std::vector<std::string> allowed_;
+  std::vector<std::string> reports_;
+  std::string wait_limit_;
 };
 
 class TangUsageShow final : public Command {

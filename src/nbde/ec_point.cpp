@@ -186,6 +186,8 @@ std::optional<Curve> find_curve(std::string_view name) noexcept {
 
 std::size_t coordinate_bytes(Curve curve) noexcept { return row(curve).bytes; }
 
+std::size_t compressed_bytes(Curve curve) noexcept { return 1 + row(curve).bytes; }
+
 EcScalar EcScalar::random(Curve curve) {
   const Number number(BN_new());
   require(number != nullptr);
@@ -225,6 +227,30 @@ EcPoint EcPoint::from_coordinates(Curve curve, ByteView x, ByteView y) {
   std::ranges::copy(x, point.x_.begin());
   std::ranges::copy(y, point.y_.begin());
   return point;
+}
+
+EcPoint EcPoint::from_compressed(Curve curve, ByteView bytes) {
+  const EC_GROUP* group = group_of(curve);
+  const Context context = make_context();
+  const Point point(EC_POINT_new(group));
+  require(point != nullptr);
+  const bool form = bytes.size() == compressed_bytes(curve) &&
+                    (bytes[0] == std::byte{2} || bytes[0] == std::byte{3});
+  // This checks that there is such a point.
+  if (!form ||
+      EC_POINT_oct2point(group, point.get(), reinterpret_cast<const unsigned char*>(bytes.data()),
+                         bytes.size(), context.get()) != 1) {
+    fail(Code::kInvalidArgument, fmt::format("no point of {} is written so", curve_name(curve)));
+  }
+  return EcPointAccess::from(curve, point.get(), context.get());
+}
+
+Bytes EcPoint::compressed() const {
+  Bytes bytes(compressed_bytes(curve_));
+  const bool odd = (y().back() & std::byte{1}) != std::byte{0};
+  bytes[0] = odd ? std::byte{3} : std::byte{2};
+  std::ranges::copy(x(), bytes.begin() + 1);
+  return bytes;
 }
 
 EcPoint EcPoint::of(const EcScalar& scalar) {

@@ -23,6 +23,8 @@ std::string_view curve_name(Curve curve) noexcept;  // "P-256", as JOSE spells i
 std::optional<Curve> find_curve(std::string_view name) noexcept;
 // Of a coordinate and of a scalar: 32, 48 or 66.
 std::size_t coordinate_bytes(Curve curve) noexcept;
+// Of a point with one coordinate and the sign of the other: 33, 49 or 67.
+std::size_t compressed_bytes(Curve curve) noexcept;
 
 // A secret number from 1 to the order of its curve less one. Move-only.
 class EcScalar {
@@ -51,7 +53,12 @@ class EcPoint {
   static EcPoint from_coordinates(Curve curve, ByteView x, ByteView y);
   // The public point of a private key.
   static EcPoint of(const EcScalar& scalar);
+  // What compressed() gave: compressed_bytes(curve) long. Throws Error{kInvalidArgument} if it is
+  // not, or no point of the curve has it.
+  static EcPoint from_compressed(Curve curve, ByteView bytes);
 
+  // SEC 1, 2.3.3: 2 or 3, and x.
+  Bytes compressed() const;
   Curve curve() const noexcept { return curve_; }
   ByteView x() const noexcept { return ByteView(x_).first(coordinate_bytes(curve_)); }
   ByteView y() const noexcept { return ByteView(y_).first(coordinate_bytes(curve_)); }

@@ -47,6 +47,10 @@ struct PinContext {
   TrustQuestion ask_trust;          // instead of refusing one; empty: refuse
   bool allow_pending = false;       // leave shares out whose server is down, if the rest suffice
 
+  // unseal only: gives the content key of a tang pin, whose server then is not asked. Called from
+  // many threads at once. Throws Error as the asking does.
+  std::function<SecretBytes(const SealedPin&)> tang_key = nullptr;
+
   // unseal only: wait for every share, also when enough have opened (the report has them all).
   bool all_shares = false;
 };

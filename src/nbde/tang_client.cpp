@@ -221,36 +221,59 @@ FetchedAdvertisement fetch_advertisement(const TangPin& pin, const PinContext& c
   return fetched;
 }
 
-SecretBytes recover_content_key(const SealedPin& pin, const PinContext& context, Deadline deadline,
-                                const CancelToken& cancel) {
+ExchangePoints exchange_points(const SealedPin& pin) {
   const std::vector<EcKey> keys = parse_key_set(pin.advertisement, "the keys of the server");
   const EcKey* server = find_key(keys, pin.kid);
-  const EcKey epk = parse_public_key(pin.epk, "the client's point");
   if (server == nullptr) throw Error(Code::kDamaged, "the server's key is not among its keys");
-  const EcmrRequest exchange = ecmr_request(epk.point);
-  EcKey blinded{.point = exchange.blinded, .secret = {}, .use = {}};
+  return {.server = server->point, .client = parse_public_key(pin.epk, "the client's point").point};
+}
+
+EcPoint ask_exchange(const ExchangeQuestion& question, const PinContext& context, Deadline deadline,
+                     const CancelToken& cancel) {
+  EcKey blinded{.point = question.blinded, .secret = {}, .use = {}};
   blinded.use.algorithm = "ECMR";
   blinded.use.operations = {"deriveKey"};
   const std::string body = public_jwk(blinded).dump();
   const net::HttpRequest request{.method = "POST",
-                                 .url = join_url(pin.url, "rec/" + pin.kid),
+                                 .url = join_url(question.url, "rec/" + question.kid),
                                  .headers = {{"Content-Type", "application/jwk+json"}},
                                  .body = as_byte_view(body),
                                  .response_bytes = limits::kTangReplyBytesMax};
   Bytes answer;
   try {
-    answer = Asker(pin.url, context, deadline, &cancel).ask(request);
+    answer = Asker(question.url, context, deadline, &cancel).ask(request);
   } catch (const Error& error) {
     if (error.code() != Code::kNotFound) throw;
     throw Error(Code::kRemote,
-                fmt::format("'{}' does not have the key '{}'", shown(pin.url), printable(pin.kid)),
+                fmt::format("'{}' does not have the key '{}'", shown(question.url),
+                            printable(question.kid)),
                 "it was deleted there, or is another server's: restore the server's keys");
   }
   try {
-    const std::string what = fmt::format("the answer of '{}'", shown(pin.url));
-    const EcKey point = parse_public_key(parse_json(as_string_view(answer), what), what);
-    return derive_content_key(ecmr_finish(point.point, server->point, exchange.secret).span());
+    const std::string what = fmt::format("the answer of '{}'", shown(question.url));
+    const EcPoint point = parse_public_key(parse_json(as_string_view(answer), what), what).point;
+    if (point.curve() == question.blinded.curve()) return point;
+    throw Error(Code::kRemote, "its point is on another curve");
   } catch (const Error& error) {
+    throw Error(Code::kRemote,
+                fmt::format("'{}' gives a wrong answer: {}", shown(question.url), error.message()));
+  }
+}
+
+SecretBytes recover_content_key(const SealedPin& pin, const PinContext& context, Deadline deadline,
+                                const CancelToken& cancel) {
+  const ExchangePoints points = exchange_points(pin);
+  const EcmrRequest exchange = ecmr_request(points.client);
+  const EcPoint answer = ask_exchange({.url = pin.url, .kid = pin.kid, .blinded = exchange.blinded},
+                                      context, deadline, cancel);
+  return content_key_of(pin, answer, exchange.secret);
+}
+
+SecretBytes content_key_of(const SealedPin& pin, const EcPoint& answer, const EcScalar& secret) {
+  try {
+    return derive_content_key(ecmr_finish(answer, exchange_points(pin).server, secret).span());
+  } catch (const Error& error) {
+    if (error.code() != Code::kInvalidArgument) throw;
     throw Error(Code::kRemote,
                 fmt::format("'{}' gives a wrong answer: {}", shown(pin.url), error.message()));
   }

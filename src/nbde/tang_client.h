@@ -35,6 +35,27 @@ struct FetchedAdvertisement {
 FetchedAdvertisement fetch_advertisement(const TangPin& pin, const PinContext& context,
                                          Deadline deadline);
 
+// The points of a tang pin that was sealed: the server's key, and c, the client's (nbde/ecmr.h).
+struct ExchangePoints {
+  EcPoint server;
+  EcPoint client;
+};
+ExchangePoints exchange_points(const SealedPin& pin);
+
+struct ExchangeQuestion {
+  std::string url;
+  std::string kid;  // thumbprint of the server's exchange key
+  EcPoint blinded;
+};
+// What the server makes of the point, which is on the same curve. Throws Error: kTimeout, kRemote,
+// kInterrupted.
+EcPoint ask_exchange(const ExchangeQuestion& question, const PinContext& context, Deadline deadline,
+                     const CancelToken& cancel);
+
+// The content key of a tang pin from an answer to the point that `secret` has blinded. Throws
+// Error{kRemote} if it cannot be one.
+SecretBytes content_key_of(const SealedPin& pin, const EcPoint& answer, const EcScalar& secret);
+
 // The content key of a tang pin, with the help of its server. That it is the right one shows when
 // it opens the JWE. Throws Error: kTimeout, kRemote, kInterrupted.
 SecretBytes recover_content_key(const SealedPin& pin, const PinContext& context, Deadline deadline,

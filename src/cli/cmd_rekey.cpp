@@ -1,0 +1,306 @@
+// rekey: every binding of many volumes that depends on a Tang key gets new keys.
+#include <algorithm>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <lukskeep/error.h>
+
+#include "archive/scan.h"
+#include "base/base64url.h"
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "base/parallel_for.h"
+#include "cli/binding_access.h"
+#include "cli/command.h"
+#include "nbde/binding_change.h"
+#include "nbde/rekey.h"
+#include "storage/file_device.h"
+
+namespace lukskeep::cli {
+namespace {
+
+// Which volumes: those named, those of a list, of a folder, of this machine.
+struct VolumesArgs {
+  std::vector<std::string> volumes;
+  std::vector<std::string> lists;
+  std::vector<std::string> folders;
+  bool this_machine = false;
+
+  void declare(Options& options) {
+    options.positionals({.name = "VOLUME", .help = "volumes, or files with their headers"},
+                        volumes);
+    options.add_each({.name = "--list",
+                      .value = "FILE",
+                      .help = "the volumes that FILE names, one a line, # for remarks; - is "
+                              "standard input; may be repeated"},
+                     lists);
+    options.add_each({.name = "--directory",
+                      .value = "FOLDER",
+                      .help = "all volumes below FOLDER; may be repeated"},
+                     folders);
+    options.flag({.name = "--this-machine", .help = "the volumes of all block devices"},
+                 this_machine);
+  }
+
+  // Each once, in the order in which they are named.
+  std::vector<std::string> find(const Session& session) const {
+    if (volumes.empty() && lists.empty() && folders.empty() && !this_machine) {
+      throw Error(Code::kUsage, "nothing says which volumes",
+                  "name them, or --list FILE, --directory FOLDER, --this-machine");
+    }
+    std::vector<std::string> found = volumes;
+    for (const std::string& list : lists) read_list(session, list, found);
+    const auto take = [&](const luks::HeaderFile&, const std::string& path) {
+      found.push_back(path);
+    };
+    for (const std::string& folder : folders) archive::scan(folder, take, session.cancel);
+    if (this_machine) archive::scan_block_devices(take, session.cancel);
+    return once(found);
+  }
+
+ private:
+  static void read_list(const Session& session, const std::string& list,
+                        std::vector<std::string>& found) {
+    const keys::KeySource source{.kind = keys::KeySource::Kind::kFile, .path = list};
+    const SecretBytes bytes = keys::read_key(source, {}, {}, session.cancel);
+    std::string_view text = as_string_view(bytes.span());
+    while (!text.empty()) {
+      std::string_view line = text.substr(0, text.find('\n'));
+      text.remove_prefix(std::min(text.size(), line.size() + 1));
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      if (!line.empty() && !line.starts_with('#')) found.emplace_back(line);
+    }
+  }
+
+  // Two names of one file would be two that wait for each other.
+  static std::vector<std::string> once(const std::vector<std::string>& found) {
+    if (found.size() > limits::kRekeyVolumesMax) {
+      throw Error(Code::kInvalidArgument, fmt::format("{} volumes are too many for one run, which "
+                                                      "takes {}",
+                                                      found.size(), limits::kRekeyVolumesMax));
+    }
+    std::set<std::string> seen;
+    std::vector<std::string> result;
+    for (const std::string& path : found) {
+      std::error_code error;
+      const auto real = std::filesystem::canonical(path, error);
+      if (seen.insert(error ? path : real.string()).second) result.push_back(path);
+    }
+    return result;
+  }
+};
+
+class Rekey final : public Command {
+ public:
+  void declare(Options& options) override {
+    volumes_.declare(options);
+    options.add_each({.name = "--tang-key",
+                      .value = "THUMBPRINT",
+                      .help = "only bindings that depend on this key of a server, exchange or "
+                              "signing; may be repeated (default: all with a server)"},
+                     [this](const std::string& value) { add_key(value); });
+    options.add({.name = "--journal",
+                 .value = "FILE",
+                 .help = "remember in FILE what is done: a run that was cut goes on there"},
+                journal_);
+    options.add({.name = "--report", .value = "FILE", .help = "write the report to FILE, as JSON"},
+                report_);
+    options.add({.name = "--jobs",
+                 .value = "N",
+                 .help = fmt::format("volumes at a time, 1 to {0} (default {0})",
+                                     limits::kUnlockThreadsMax)},
+                jobs_);
+    policy_.declare(options);
+    key_.declare_limits(options);
+    servers_.declare(options);
+    options.flag({.name = "--allow-pending",
+                  .help = "leave out servers that are down, if the others suffice: see top-up"},
+                 allow_pending_);
+  }
+
+  void run(const Session& session) override {
+    if (keys_.empty() && journal_.empty()) {
+      throw Error(Code::kUsage, "nothing says what is to be rekeyed",
+                  "--tang-key THUMBPRINT for the bindings of one key; or all, with --journal FILE, "
+                  "so that a run that is cut can go on");
+    }
+    const std::uint32_t jobs = jobs_.value_or(limits::kUnlockThreadsMax);
+    if (jobs == 0 || jobs > limits::kUnlockThreadsMax) {
+      throw Error(Code::kUsage, fmt::format("--jobs takes 1 to {}", limits::kUnlockThreadsMax));
+    }
+    const std::vector<std::string> paths = volumes_.find(session);
+    std::optional<nbde::RekeyJournal> journal;
+    if (!journal_.empty() && !session.dry_run) journal.emplace(journal_, keys_);
+    std::vector<nbde::RekeyedVolume> results(paths.size());
+    parallel_for(paths.size(), jobs, [&](std::size_t i) {
+      results[i] = rekey(session, paths[i], journal ? &*journal : nullptr);
+    });
+    tell(session, results);
+  }
+
+ private:
+  void add_key(const std::string& value) {
+    const auto bytes = from_base64url(value);
+    // SHA-1 to SHA-512.
+    if (!bytes || bytes->size() < 20 || bytes->size() > 64) {
+      throw Error(Code::kUsage, fmt::format("'{}' is no thumbprint of a key", printable(value)),
+                  "'lukskeep tang keys' lists those of a server");
+    }
+    keys_.push_back(value);
+  }
+
+  VolumeArgs args_of(const std::string& path) const {
+    VolumeArgs args;
+    args.volume = path;
+    args.policy = policy_;
+    return args;
+  }
+
+  nbde::RekeyedVolume rekey(const Session& session, const std::string& path,
+                            nbde::RekeyJournal* journal) {
+    nbde::RekeyedVolume result{.volume = path, .uuid = {}, .rebound = {}, .left = {}, .in_use = {}};
+    try {
+      std::optional<luks::HeaderFile> file = open_header(args_of(path));
+      result.uuid = file->header().uuid;
+      std::vector<int> slots = slots_of(*file, journal, result);
+      if (!slots.empty()) {
+        file.reset();  // its lock
+        file = open_for_change(session, path);
+        // Somebody may have been at it between the two.
+        result.left.clear();
+        slots = slots_of(*file, journal, result);
+        if (!slots.empty()) rebind_all(session, *file, slots, journal, result);
+      }
+      note_keys(*file, result);
+    } catch (const Error& error) {
+      if (error.code() == Code::kInterrupted) throw;
+      result.left.push_back({.keyslot = -1, .error = error});
+    }
+    return result;
+  }
+
+  // The archive takes one at a time.
+  luks::HeaderFile open_for_change(const Session& session, const std::string& path) {
+    const std::lock_guard lock(mutex_);
+    return open_header_for_change(session, args_of(path));
+  }
+
+  // The keyslots whose bindings are to be rebound; what cannot be said of goes to result.left.
+  std::vector<int> slots_of(const luks::HeaderFile& file, const nbde::RekeyJournal* journal,
+                            nbde::RekeyedVolume& result) const {
+    std::set<int> slots;
+    for (const nbde::Binding& binding : nbde::list_bindings(file)) {
+      if (binding.orphan) continue;
+      const int slot = binding.replaces.value_or(binding.keyslot);
+      try {
+        const nbde::SealedPin pin = nbde::describe(nbde::sealed_of(binding),
+                                                   fmt::format("the binding of keyslot {}", slot));
+        const bool unfinished = binding.replaces || binding.leftover;
+        const bool done = journal != nullptr && !unfinished && keys_.empty() &&
+                          journal->is_done(file.header().uuid, binding.keyslot, *binding.jwe);
+        if (unfinished || (!done && nbde::depends_on(pin, keys_))) slots.insert(slot);
+      } catch (const Error& error) {
+        // Whom it is sealed to nobody can tell.
+        result.left.push_back({.keyslot = binding.keyslot, .error = error});
+      }
+    }
+    return {slots.begin(), slots.end()};
+  }
+
+  void rebind_all(const Session& session, luks::HeaderFile& file, const std::vector<int>& slots,
+                  nbde::RekeyJournal* journal, nbde::RekeyedVolume& result) const {
+    nbde::PinContext context = servers_.context(session);
+    context.allow_pending = allow_pending_;
+    const luks::UnlockOptions unlock = key_.unlock_options(session);
+    const OpenedVolume opened = unlock_by_binding(file, context, unlock);
+    for (const int slot : slots) {
+      try {
+        rebind_keyslot(file, opened.unlocked, slot, context, unlock,
+                       [&](const nbde::Jwe& jwe) { refuse_old_keys(jwe); });
+        if (journal != nullptr) {
+          journal->note(file.header().uuid, slot, nbde::sealed_of(nbde::find_binding(file, slot)));
+        }
+        result.rebound.push_back(slot);
+      } catch (const Error& error) {
+        if (error.code() == Code::kInterrupted) throw;
+        result.left.push_back({.keyslot = slot, .error = error});
+      }
+    }
+  }
+
+  // Before anything is written: a server that still tells of the key has not been rotated.
+  void refuse_old_keys(const nbde::Jwe& jwe) const {
+    if (keys_.empty() || !nbde::depends_on(nbde::describe(jwe, "the new binding"), keys_)) return;
+    throw Error(Code::kConflict, "its server still tells of the key that is to go",
+                "hide it there first: lukskeep tang rotate");
+  }
+
+  static void note_keys(const luks::HeaderFile& file, nbde::RekeyedVolume& result) {
+    for (const nbde::Binding& binding : nbde::list_bindings(file)) {
+      if (binding.orphan || !binding.jwe) continue;
+      try {
+        result.in_use.merge(nbde::keys_of(nbde::describe(*binding.jwe, "the binding")));
+      } catch (const Error& error) {
+        // In result.left already.
+        if (error.code() == Code::kInterrupted) throw;
+      }
+    }
+  }
+
+  void tell(const Session& session, const std::vector<nbde::RekeyedVolume>& results) const {
+    OrderedJson json = nbde::rekey_report(keys_, results);
+    std::string text;
+    std::size_t done = 0;
+    for (const nbde::RekeyedVolume& result : results) {
+      const std::string name = printable(result.volume, 256);
+      done += result.rebound.size();
+      if (!result.rebound.empty()) {
+        text += fmt::format("{}: rebound keyslot {}\n", name, fmt::join(result.rebound, ", "));
+      }
+      for (const auto& problem : result.left) {
+        text += problem.keyslot < 0 ? fmt::format("{}: LEFT: {}\n", name, problem.error.message())
+                                    : fmt::format("{}: keyslot {} LEFT: {}\n", name,
+                                                  problem.keyslot, problem.error.message());
+      }
+    }
+    const auto left = json["left"].get<std::size_t>();
+    text += fmt::format("{} volumes: {} bindings {}, {} left\n", results.size(), done,
+                        session.dry_run ? "would be rebound" : "rebound", left);
+    if (left > 0) session.outcome->exit_status = 1;
+    if (!report_.empty() && !session.dry_run) write_report(json);
+    json["dry_run"] = session.dry_run;
+    if (session.quiet && !session.json) return;
+    show(session, json, session.dry_run ? "dry run:\n" + text : text);
+  }
+
+  void write_report(const OrderedJson& json) const {
+    const std::string text = json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+    storage::PendingFile file(report_, text.size(), true);
+    file.device().write(0, as_byte_view(text));
+    file.commit();
+  }
+
+  VolumesArgs volumes_;
+  std::vector<std::string> keys_;
+  std::string journal_;
+  std::string report_;
+  std::optional<std::uint32_t> jobs_;
+  PolicyArgs policy_;
+  KeyArgs key_;
+  PinContextArgs servers_;
+  bool allow_pending_ = false;
+  std::mutex mutex_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_rekey() { return std::make_unique<Rekey>(); }
+
+}  // namespace lukskeep::cli

@@ -1,0 +1,243 @@
+#include "nbde/rekey.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "base/base64url.h"
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "crypto/hash.h"
+#include "nbde/advertisement.h"
+
+namespace lukskeep::nbde {
+namespace {
+
+constexpr const char* kJournalType = "lukskeep-rekey-journal";
+constexpr const char* kReportType = "lukskeep-rekey-report";
+constexpr std::uint64_t kKeyslotMax = 31;  // LUKS2
+
+template <typename Visit>
+void each_tang(const SealedPin& pin, const Visit& visit) {
+  if (pin.problem || pin.state == ShareState::kPending) return;
+  if (pin.pin == "tang") {
+    for (const EcKey& key : parse_key_set(pin.advertisement, "the keys of the server")) {
+      if (has_thumbprint(key.point, pin.kid) || key.use.allows("verify", true)) visit(key.point);
+    }
+  }
+  for (const SealedPin& share : pin.shares) each_tang(share, visit);
+}
+
+std::string digest_of(const Jwe& jwe) {
+  return to_base64url(crypto::hash("sha256", as_byte_view(to_compact(jwe))));
+}
+
+[[noreturn]] void fail(Code code, const std::string& name, std::string_view problem) {
+  throw Error(code, fmt::format("the journal '{}' {}", name, problem));
+}
+
+[[noreturn]] void fail_errno(const std::string& name, std::string_view doing) {
+  const int number = errno;
+  const Code code = number == EACCES   ? Code::kPermissionDenied
+                    : number == ENOENT ? Code::kNotFound
+                    : number == ENOSPC ? Code::kNoSpace
+                                       : Code::kIo;
+  throw Error(code, fmt::format("cannot {} the journal '{}': {}", doing, name,
+                                std::generic_category().message(number)));
+}
+
+std::string read_all(int fd, const std::string& name) {
+  struct stat status{};
+  if (fstat(fd, &status) != 0) fail_errno(name, "read");
+  if (!S_ISREG(status.st_mode)) fail(Code::kInvalidArgument, name, "is no file");
+  if (static_cast<std::uint64_t>(status.st_size) > limits::kRekeyTextBytesMax) {
+    fail(Code::kInvalidArgument, name, "is too large");
+  }
+  std::string text(static_cast<std::size_t>(status.st_size), '\0');
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t got = pread(fd, text.data() + done, text.size() - done, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_errno(name, "read");
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  text.resize(done);
+  return text;
+}
+
+}  // namespace
+
+std::set<std::string> keys_of(const SealedPin& pin) {
+  std::set<std::string> keys;
+  each_tang(pin, [&](const EcPoint& point) { keys.insert(thumbprint(point)); });
+  return keys;
+}
+
+bool depends_on(const SealedPin& pin, std::span<const std::string> keys) {
+  bool found = false;
+  each_tang(pin, [&](const EcPoint& point) {
+    found = found || keys.empty() ||
+            std::ranges::any_of(keys, [&](const auto& key) { return has_thumbprint(point, key); });
+  });
+  return found;
+}
+
+RekeyJournal::RekeyJournal(const std::string& path, std::span<const std::string> keys)
+    : name_(printable(path, 256)) {
+  fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+  if (fd_ < 0) fail_errno(name_, "open");
+  try {
+    if (flock(fd_, LOCK_EX | LOCK_NB) != 0) fail(Code::kBusy, name_, "is in use by another run");
+    load(keys);
+  } catch (...) {
+    close(fd_);
+    throw;
+  }
+}
+
+RekeyJournal::~RekeyJournal() { close(fd_); }
+
+void RekeyJournal::load(std::span<const std::string> keys) {
+  const std::string text = read_all(fd_, name_);
+  const Json sorted = std::set<std::string>(keys.begin(), keys.end());
+  const std::string head = Json{{"type", kJournalType}, {"version", 1}, {"keys", sorted}}.dump();
+  // A line without its end is one that was cut; a file that is none of ours stays as it is.
+  const std::size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
+  if (whole == 0 && !head.starts_with(text)) {
+    fail(Code::kInvalidArgument, name_, "is no journal of a rekeying");
+  }
+  std::string_view rest = std::string_view(text).substr(0, whole);
+  for (std::size_t line = 1; !rest.empty(); ++line) {
+    const std::string_view one = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(one.size() + 1);
+    Json json;
+    try {
+      json = parse_json(one, fmt::format("line {}", line));
+    } catch (const Error& error) {
+      fail(Code::kInvalidArgument, name_, fmt::format("is damaged: {}", error.message()));
+    }
+    if (line == 1) {
+      check_head(json, sorted);
+    } else {
+      load_line(json, line);
+    }
+  }
+  if (whole != text.size() && ftruncate(fd_, static_cast<off_t>(whole)) != 0) {
+    fail_errno(name_, "write");
+  }
+  if (whole == 0) append(head);
+}
+
+void RekeyJournal::check_head(const Json& json, const Json& keys) const {
+  if (!json.is_object() || json.value("type", Json()) != kJournalType ||
+      json.value("version", Json()) != 1) {
+    fail(Code::kInvalidArgument, name_, "is no journal of a rekeying");
+  }
+  if (json.value("keys", Json()) != keys) {
+    fail(Code::kInvalidArgument, name_, "is of a rekeying that has other keys");
+  }
+}
+
+void RekeyJournal::load_line(const Json& json, std::size_t line) {
+  const auto member = [&](const char* name) {
+    return json.is_object() ? json.value(name, Json()) : Json();
+  };
+  const Json keyslot = member("keyslot");
+  const Json uuid = member("uuid");
+  const Json sealed = member("sealed");
+  if (!keyslot.is_number_unsigned() || keyslot.get<std::uint64_t>() > kKeyslotMax ||
+      !uuid.is_string() || !sealed.is_string()) {
+    fail(Code::kInvalidArgument, name_, fmt::format("is damaged in line {}", line));
+  }
+  done_.emplace(uuid.get<std::string>(), keyslot.get<int>(), sealed.get<std::string>());
+}
+
+void RekeyJournal::append(const std::string& line) {
+  std::string text = line + "\n";
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const ssize_t wrote = write(fd_, rest.data(), rest.size());
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0) fail_errno(name_, "write");
+    rest.remove_prefix(static_cast<std::size_t>(wrote));
+  }
+  if (fdatasync(fd_) != 0) fail_errno(name_, "write");
+}
+
+bool RekeyJournal::is_done(std::string_view uuid, int keyslot, const Jwe& jwe) const {
+  const std::lock_guard lock(mutex_);
+  return done_.contains({std::string(uuid), keyslot, digest_of(jwe)});
+}
+
+void RekeyJournal::note(std::string_view uuid, int keyslot, const Jwe& jwe) {
+  const std::string digest = digest_of(jwe);
+  const Json line = {
+      {"uuid", uuid}, {"keyslot", static_cast<unsigned>(keyslot)}, {"sealed", digest}};
+  const std::lock_guard lock(mutex_);
+  append(line.dump(-1, ' ', false, Json::error_handler_t::replace));
+  done_.emplace(uuid, keyslot, digest);
+}
+
+OrderedJson rekey_report(std::span<const std::string> keys,
+                         std::span<const RekeyedVolume> volumes) {
+  OrderedJson list = OrderedJson::array();
+  std::set<std::string> in_use;
+  std::size_t left = 0;
+  for (const RekeyedVolume& volume : volumes) {
+    OrderedJson row = {{"volume", volume.volume}, {"uuid", volume.uuid}};
+    row["state"] = !volume.left.empty() ? "left" : volume.rebound.empty() ? "unchanged" : "done";
+    row["keyslots"] = volume.rebound;
+    row["left"] = OrderedJson::array();
+    for (const RekeyedVolume::Problem& problem : volume.left) {
+      OrderedJson one = {{"keyslot", problem.keyslot}};
+      if (problem.keyslot < 0) one["keyslot"] = nullptr;
+      one["code"] = code_name(problem.error.code());
+      one["message"] = problem.error.message();
+      row["left"].push_back(std::move(one));
+    }
+    left += volume.left.size();
+    in_use.insert(volume.in_use.begin(), volume.in_use.end());
+    list.push_back(std::move(row));
+  }
+  return {{"type", kReportType}, {"version", 1},     {"keys", keys},   {"good", left == 0},
+          {"left", left},        {"in_use", in_use}, {"volumes", list}};
+}
+
+RekeyVerdict parse_rekey_report(std::string_view text, std::string_view what) {
+  const auto fail_report = [&](std::string_view problem) {
+    throw Error(Code::kInvalidArgument, fmt::format("{} {}", what, problem));
+  };
+  if (text.size() > limits::kRekeyTextBytesMax) fail_report("is too large");
+  Json json;
+  try {
+    json = parse_json(text, what);
+  } catch (const Error& error) {
+    throw Error(Code::kInvalidArgument, error.message());
+  }
+  if (!json.is_object() || json.value("type", Json()) != kReportType ||
+      json.value("version", Json()) != 1) {
+    fail_report("is no report of a rekeying");
+  }
+  const Json left = json.value("left", Json());
+  const Json volumes = json.value("volumes", Json());
+  const Json in_use = json.value("in_use", Json());
+  if (!left.is_number_unsigned() || !volumes.is_array() || !in_use.is_array()) {
+    fail_report("does not say what is left");
+  }
+  RekeyVerdict verdict{.volumes = volumes.size(), .left = left.get<std::size_t>(), .in_use = {}};
+  for (const Json& key : in_use) {
+    if (!key.is_string()) fail_report("names keys that are none");
+    verdict.in_use.insert(key.get<std::string>());
+  }
+  return verdict;
+}
+
+}  // namespace lukskeep::nbde

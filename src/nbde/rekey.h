@@ -1,0 +1,82 @@
+// What a rekeying of many volumes knows and remembers: which keys bindings are sealed to, what is
+// done already, and what is left in the end.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include <lukskeep/error.h>
+
+#include "base/json.h"
+#include "luks/header_file.h"
+#include "nbde/jwe.h"
+#include "nbde/sealed_pin.h"
+
+namespace lukskeep::nbde {
+
+// Thumbprints (SHA-256) of the keys that a tree of pins depends on: of each tang the exchange key
+// it is sealed to, and the signing keys it trusts.
+std::set<std::string> keys_of(const SealedPin& pin);
+
+// Whether `pin` depends on one of `keys` (thumbprints by any hash). No keys: whether it has a tang.
+bool depends_on(const SealedPin& pin, std::span<const std::string> keys);
+
+// Says of one binding that it was rebound. Lines of JSON, each durable before note() returns, so
+// that a run that is cut can be done again and goes on; the last line may be half-written.
+// note() and is_done() may be called from several threads.
+class RekeyJournal {
+ public:
+  // Made if it is not there. Throws Error: kBusy (another run has it), kInvalidArgument (no
+  // journal, or of a rekeying with other keys), kIo.
+  RekeyJournal(const std::string& path, std::span<const std::string> keys);
+  ~RekeyJournal();
+  RekeyJournal(const RekeyJournal&) = delete;
+  RekeyJournal& operator=(const RekeyJournal&) = delete;
+
+  // Whether exactly this binding is what a run has made: not if a header was restored since.
+  bool is_done(std::string_view uuid, int keyslot, const Jwe& jwe) const;
+  void note(std::string_view uuid, int keyslot, const Jwe& jwe);
+
+ private:
+  void load(std::span<const std::string> keys);
+  void check_head(const Json& json, const Json& keys) const;
+  void load_line(const Json& json, std::size_t line);
+  void append(const std::string& line);
+
+  int fd_ = -1;
+  std::string name_;
+  mutable std::mutex mutex_;
+  std::set<std::tuple<std::string, int, std::string>> done_;  // UUID, keyslot, digest of the JWE
+};
+
+// One volume after a run.
+struct RekeyedVolume {
+  struct Problem {
+    int keyslot = -1;  // -1: of the volume
+    Error error;
+  };
+  std::string volume;
+  std::string uuid;  // empty: it could not be read
+  std::vector<int> rebound;
+  std::vector<Problem> left;
+  std::set<std::string> in_use;  // keys_of() all its bindings now
+};
+
+// The report, which `tang delete --wait-for` reads.
+OrderedJson rekey_report(std::span<const std::string> keys, std::span<const RekeyedVolume> volumes);
+
+struct RekeyVerdict {
+  std::size_t volumes = 0;
+  std::size_t left = 0;
+  std::set<std::string> in_use;
+};
+// Throws Error{kInvalidArgument} naming `what`.
+RekeyVerdict parse_rekey_report(std::string_view text, std::string_view what);
+
+}  // namespace lukskeep::nbde

@@ -1,0 +1,184 @@
+"""rekey of many volumes against tangd: after a key was compromised, until it can be destroyed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+import kit
+from test_clevis_luks import (clevis_bind, clevis_pass, rotate, tang_option, tangs)  # noqa: F401
+
+KEY = b"first passphrase"
+
+
+def thumbprints(server, hidden=False):
+    """Of the exchange and the signing key."""
+    found = {}
+    for path in server.keys.glob(".*.jwk" if hidden else "[!.]*.jwk"):
+        purpose = "signing" if '"verify"' in path.read_text() else "exchange"
+        found[purpose] = path.name.removeprefix(".").removesuffix(".jwk")
+    return found
+
+
+def make_volumes(folder, count, server):
+    """LUKS2 and LUKS1 volumes that Clevis bound to the server: one, and copies with other UUIDs."""
+    kit.need("clevis", "luksmeta")
+    folder.mkdir()
+    kit.write(folder.parent / "k", KEY)
+    for version in ("luks2", "luks1"):
+        first = kit.sparse(folder.parent / version, 20 << 20)
+        kit.cryptsetup("luksFormat", "--type", version, *kit.THEIR_CHEAP["pbkdf2"], "--key-file",
+                       folder.parent / "k", first)
+        kit.run(["clevis", "luks", "bind", "-d", first, "-y", "-k", folder.parent / "k", "tang",
+                 json.dumps({"url": server.url})])
+    for number in range(count):
+        source = folder.parent / ("luks1" if number % 3 == 2 else "luks2")
+        path = folder / f"v{number:02}"
+        kit.run(["cp", "--sparse=always", source, path])
+        kit.cryptsetup("luksUUID", path, "--uuid", f"00000000-0000-4000-8000-{number:012}")
+    return sorted(folder.iterdir())
+
+
+def rekey(*arguments, **options):
+    return json.loads(kit.lukskeep("rekey", *arguments, "--json", **options).stdout)
+
+
+@pytest.fixture
+def fleet(tmp_path, tangs):
+    server, = tangs()
+    volumes = make_volumes(tmp_path / "fleet", 5, server)
+    return server, volumes, thumbprints(server)
+
+
+def test_a_compromised_key_is_rekeyed_away_and_destroyed(fleet, tmp_path):
+    server, volumes, old = fleet
+    rotate(server)
+    # A thumbprint may start with a hyphen.
+    delete = ["tang", "delete", "--keys", server.keys, "--usage", "none", "--yes", "--allow",
+              "unrecorded", "--wait-for", tmp_path / "report", "--wait-limit", "0", "--",
+              old["exchange"]]
+    assert b"is not there" in kit.lukskeep(*delete, status=6).stderr
+    # Somebody else's volume that cannot be read is left, and named.
+    bad = kit.write(tmp_path / "fleet" / "bad", volumes[0].read_bytes()[:4096])
+    options = ["--tang-key", old["exchange"], "--report", tmp_path / "report"]
+    result = rekey(*volumes, bad, *options, status=1)
+    states = {row["volume"]: row["state"] for row in result["volumes"]}
+    assert states == {**{str(v): "done" for v in volumes}, str(bad): "left"}
+    assert not result["good"] and result["left"] == 1
+    assert b"are left" in kit.lukskeep(*delete, status=6).stderr
+    bad.unlink()
+    result = rekey("--directory", tmp_path / "fleet", *options)
+    assert result["good"] and {row["state"] for row in result["volumes"]} == {"unchanged"}
+    new = thumbprints(server)
+    assert set(new.values()) == set(result["in_use"])
+    assert result == {**json.loads((tmp_path / "report").read_text()), "dry_run": False}
+    kit.lukskeep(*delete)
+    for volume in volumes:
+        kit.lukskeep("unlock", volume)
+        assert clevis_pass(volume, 1)
+
+
+def test_signing_keys_and_all_bindings(fleet, tmp_path):
+    server, volumes, old = fleet
+    rotate(server)
+    result = rekey(*volumes[:2], "--tang-key", old["signing"])
+    assert {row["state"] for row in result["volumes"]} == {"done"}
+    # All that have a server: those two again, but not a second time by the same journal.
+    every = [*volumes, "--journal", tmp_path / "journal"]
+    assert {row["state"] for row in rekey(*every)["volumes"]} == {"done"}
+    assert {row["state"] for row in rekey(*every)["volumes"]} == {"unchanged"}
+
+
+def test_a_server_that_was_not_rotated_is_told_and_nothing_is_written(fleet):
+    server, volumes, old = fleet
+    before = [kit.sha256(v) for v in volumes]
+    result = rekey(*volumes, "--tang-key", old["exchange"], status=1)
+    assert result["left"] == len(volumes)
+    assert "still tells of the key" in result["volumes"][0]["left"][0]["message"]
+    assert [kit.sha256(v) for v in volumes] == before
+
+
+def test_volumes_of_other_keys_and_dry_runs_are_left_alone(fleet, tangs):
+    server, volumes, old = fleet
+    other, = tangs()
+    before = [kit.sha256(v) for v in volumes]
+    result = rekey(*volumes, "--tang-key", thumbprints(other)["exchange"])
+    assert {row["state"] for row in result["volumes"]} == {"unchanged"}
+    rotate(server)
+    result = rekey(*volumes, "--tang-key", old["exchange"], "--dry-run")
+    assert {row["state"] for row in result["volumes"]} == {"done"} and result["dry_run"]
+    assert [kit.sha256(v) for v in volumes] == before
+
+
+def test_a_server_that_is_down_leaves_its_volumes(fleet, tmp_path):
+    server, volumes, old = fleet
+    rotate(server)
+    server.stop()
+    options = ["--tang-key", old["exchange"], "--journal", tmp_path / "j", "--tries", "1"]
+    result = rekey(*volumes, *options, status=1)
+    assert result["left"] == len(volumes)
+    server.start()
+    assert rekey(*volumes, *options)["good"]
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_run_that_is_killed_is_done_again_and_completes(tmp_path, tangs, keyed):
+    server, = tangs()
+    volumes = make_volumes(tmp_path / "fleet", 12, server)
+    old = thumbprints(server)
+    rotate(server)
+    listed = kit.write(tmp_path / "list", "".join(f"{v}\n" for v in volumes).encode())
+    journal = tmp_path / "journal"
+    command = ["rekey", "--list", listed, "--journal", journal, "--jobs", "2", "--json",
+               *(["--tang-key", old["exchange"]] if keyed else [])]
+    killed = 0
+    for goal in (2, 5, 8):
+        process = subprocess.Popen([kit.LUKSKEEP, *map(str, command)], stdout=subprocess.DEVNULL,
+                                   env={**os.environ, "LUKSKEEP_ARCHIVE": "off"})
+        end = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end:
+            if journal.exists() and journal.read_bytes().count(b"\n") > goal:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.002)
+        process.wait()
+        # Whatever was cut: every volume opens.
+        kit.lukskeep("unlock", *volumes)
+    assert killed > 0
+    result = json.loads(kit.lukskeep(*command).stdout)
+    assert result["good"]
+    assert set(old.values()).isdisjoint(result["in_use"])
+    again = json.loads(kit.lukskeep(*command).stdout)
+    assert {row["state"] for row in again["volumes"]} == {"unchanged"}
+    for key in server.keys.glob(".*.jwk"):
+        key.unlink()
+    kit.lukskeep("unlock", *volumes)
+
+
+def test_deletion_waits_for_the_report(fleet, tmp_path):
+    server, volumes, old = fleet
+    rotate(server)
+    process = subprocess.Popen(
+        [kit.LUKSKEEP, "tang", "delete", "--keys", server.keys, "--usage", "none", "--yes",
+         "--allow", "unrecorded", "--wait-for", tmp_path / "report", "--", old["exchange"]],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert b"waiting" in process.stderr.readline()
+    rekey(*volumes, "--tang-key", old["exchange"], "--report", tmp_path / "report")
+    assert process.wait(timeout=60) == 0
+    process.communicate()
+    assert old["exchange"] not in thumbprints(server, hidden=True).values()
+
+
+def test_the_archive_has_every_header_of_before_and_after(fleet, tmp_path):
+    server, volumes, old = fleet
+    rotate(server)
+    env = {"LUKSKEEP_ARCHIVE": str(tmp_path / "store"),
+           "LUKSKEEP_ARCHIVE_KEY": str(tmp_path / "identity")}
+    assert rekey(*volumes, "--tang-key", old["exchange"], env=env)["good"]
+    listed = json.loads(kit.lukskeep("archive", "list", "--json", env=env).stdout)["snapshots"]
+    assert len(listed) == 2 * len(volumes)
+    assert len({snapshot["uuid"] for snapshot in listed}) == len(volumes)
