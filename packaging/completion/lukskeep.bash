@@ -17,6 +17,21 @@ _lukskeep_options() {
     'serve')
       options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
+    'vm attach')
+      options='--qmp --volume --header --policy --key --kdf-limit --allow-insecure --id --device --bus --via --read-only --export-socket --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm detach')
+      options='--qmp --id --timeout --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm list')
+      options='--qmp --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm xml')
+      options='--volume --header --policy --secret-uuid --usage --persistent --part --engine --nbd-socket --target --bus --serial --read-only --rbd-host --rbd-user --rbd-secret --id --secret-file --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm define')
+      options='--volume --header --policy --secret-uuid --usage --persistent --key --kdf-limit --allow-insecure --connect --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'key list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -268,6 +283,15 @@ _lukskeep_values() {
     --discard)
       values='off on zeroes'
       ;;
+    --via)
+      values='qemu nbd'
+      ;;
+    --part)
+      values='secret disk commandline'
+      ;;
+    --engine)
+      values='qemu librbd'
+      ;;
     --priority)
       values='normal prefer ignore'
       ;;
@@ -300,11 +324,14 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve vm key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
     case "$noun" in
+      vm)
+        words='attach detach list xml define'
+        ;;
       key)
         words='list test add remove change convert'
         ;;
@@ -341,7 +368,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--bits|--bus|--cipher|--client-ca|--connect|--connections|--consumer|--curve|--device|--discard|--encoding|--endpoint|--engine|--expect|--expires|--export|--export-socket|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--id|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--nbd-socket|--new-key|--older-than|--part|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--qmp|--quarantine|--rate-limit|--rbd-host|--rbd-secret|--rbd-user|--recipient|--remove|--row-time|--run|--secret|--secret-file|--secret-uuid|--sector-size|--serial|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--target|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--via|--volume|--volume-key|--wrapping-key)
       compopt -o default
       return
       ;;

@@ -41,6 +41,16 @@ sockaddr_un address_of(const std::string& path) {
   return address;
 }
 
+// Text of the other side with its quotes as they are: it stands in none of ours.
+std::string words_of(const std::string& text) {
+  std::string words = printable(text, kWordsMax);
+  constexpr std::string_view quote = "\\x27";
+  for (std::size_t at = words.find(quote); at != std::string::npos; at = words.find(quote, at)) {
+    words.replace(at, quote.size(), "'");
+  }
+  return words;
+}
+
 }  // namespace
 
 struct Qmp::Deadline {
@@ -209,7 +219,7 @@ void Qmp::refuse(const std::string& command, const Json& error) const {
                     : kind == "DeviceNotFound" ? Code::kNotFound
                                                : Code::kRemote;
   throw Error(code, fmt::format("'{}' refuses {}: {}", name_, command,
-                                printable(text_member(error, "desc"), kWordsMax)));
+                                words_of(text_member(error, "desc"))));
 }
 
 Json Qmp::answer(const std::string& command, std::int64_t id) {
