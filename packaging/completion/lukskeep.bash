@@ -17,6 +17,21 @@ _lukskeep_options() {
     'serve')
       options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
+    'vm attach')
+      options='--qmp --volume --header --policy --key --kdf-limit --allow-insecure --id --device --bus --via --read-only --export-socket --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm detach')
+      options='--qmp --id --timeout --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm list')
+      options='--qmp --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm xml')
+      options='--volume --header --policy --secret-uuid --usage --persistent --part --engine --nbd-socket --target --bus --serial --read-only --rbd-host --rbd-user --rbd-secret --id --secret-file --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm define')
+      options='--volume --header --policy --secret-uuid --usage --persistent --key --kdf-limit --allow-insecure --connect --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'key list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -134,9 +149,6 @@ _lukskeep_options() {
     'rebind')
       options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
-    'rekey')
-      options='--list --directory --this-machine --tang-key --journal --report --jobs --policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
     'edit')
       options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -151,15 +163,6 @@ _lukskeep_options() {
       ;;
     'unlock')
       options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'recover request')
-      options='--header --policy --state --slot --out --text --qr --svg --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'recover answer')
-      options='--unverified --out --text --qr --svg --timeout --try-timeout --tries --tpm --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'recover finish')
-      options='--state --volume --header --policy --out --keep-state --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'policy show')
       options='--allow-backing --allow-data-file --json --quiet --help'
@@ -189,7 +192,7 @@ _lukskeep_options() {
       options='--keys --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang delete')
-      options='--keys --usage --quarantine --allow --wait-for --wait-limit --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--keys --usage --quarantine --allow --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang usage')
       options='--keys --usage --allow-backing --allow-data-file --json --quiet --help'
@@ -280,6 +283,15 @@ _lukskeep_values() {
     --discard)
       values='off on zeroes'
       ;;
+    --via)
+      values='qemu nbd'
+      ;;
+    --part)
+      values='secret disk commandline'
+      ;;
+    --engine)
+      values='qemu librbd'
+      ;;
     --priority)
       values='normal prefer ignore'
       ;;
@@ -312,11 +324,14 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind rekey edit top-up report passphrase unlock recover policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve vm key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
     case "$noun" in
+      vm)
+        words='attach detach list xml define'
+        ;;
       key)
         words='list test add remove change convert'
         ;;
@@ -328,9 +343,6 @@ _lukskeep() {
         ;;
       token)
         words='list import export remove'
-        ;;
-      recover)
-        words='request answer finish'
         ;;
       policy)
         words='show check'
@@ -356,7 +368,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--directory|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--jobs|--journal|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--list|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--out|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--report|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--state|--store|--subsystem|--svg|--tang|--tang-key|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume|--volume-key|--wait-for|--wait-limit|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--bits|--bus|--cipher|--client-ca|--connect|--connections|--consumer|--curve|--device|--discard|--encoding|--endpoint|--engine|--expect|--expires|--export|--export-socket|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--id|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--nbd-socket|--new-key|--older-than|--part|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--qmp|--quarantine|--rate-limit|--rbd-host|--rbd-secret|--rbd-user|--recipient|--remove|--row-time|--run|--secret|--secret-file|--secret-uuid|--sector-size|--serial|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--target|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--via|--volume|--volume-key|--wrapping-key)
       compopt -o default
       return
       ;;

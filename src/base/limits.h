@@ -73,6 +73,10 @@ inline constexpr std::size_t kRbdNameBytesMax = 256;
 inline constexpr std::size_t kQmpLineBytesMax = 8 * kMiB;
 inline constexpr std::size_t kQmpLinesMax = 10'000;
 inline constexpr unsigned kQmpTimeoutSeconds = 30;
+inline constexpr std::size_t kQmpEventsMax = 1000;  // kept until somebody waits for them
+inline constexpr std::size_t kQmpEventBytesMax = 512;
+// What a program that is started may print.
+inline constexpr std::size_t kChildOutputBytesMax = 1 * kMiB;
 
 // Policy files. The dots bound how deep tables nest.
 inline constexpr std::size_t kPolicyBytesMax = 64 * kKiB;

@@ -1,0 +1,131 @@
+#include "cli/child_process.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <lukskeep/error.h>
+
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "storage/request.h"
+
+namespace lukskeep::cli {
+namespace {
+
+constexpr int kPollMs = 50;
+constexpr int kNotStarted = 127;  // as a shell says it
+
+struct Pipe {
+  storage::UniqueFd read_end;
+  storage::UniqueFd write_end;
+};
+Pipe make_pipe() {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) storage::throw_errno(errno, "cannot make a pipe");
+  return {storage::UniqueFd(ends[0]), storage::UniqueFd(ends[1])};
+}
+
+struct Streams {
+  int input = -1;
+  int output = -1;
+  int errors = -1;
+};
+
+// In the child: nothing here may allocate or throw.
+[[noreturn]] void turn_into(const char* program, char* const* words, const Streams& streams,
+                            bool own_session) noexcept {
+  if (own_session) setsid();
+  signal(SIGPIPE, SIG_DFL);
+  const int input = streams.input >= 0 ? streams.input : open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (dup2(input, STDIN_FILENO) >= 0 && dup2(streams.output, STDOUT_FILENO) >= 0 &&
+      dup2(streams.errors, STDERR_FILENO) >= 0) {
+    execvp(program, words);
+  }
+  _exit(kNotStarted);
+}
+
+// Adds what is there. False at the end.
+bool drain(int fd, std::string& text) {
+  std::array<char, 4096> bytes{};
+  const ssize_t got = read(fd, bytes.data(), bytes.size());
+  if (got > 0) text.append(bytes.data(), static_cast<std::size_t>(got));
+  return got > 0 || (got < 0 && errno == EINTR);
+}
+
+}  // namespace
+
+ChildProcess::ChildProcess(const ChildSettings& settings) {
+  Pipe output = make_pipe();
+  Pipe errors = make_pipe();
+  std::vector<char*> words = {const_cast<char*>(settings.program.c_str())};
+  for (const std::string& argument : settings.arguments) {
+    words.push_back(const_cast<char*>(argument.c_str()));
+  }
+  words.push_back(nullptr);
+  const Streams streams{.input = settings.stdin_fd,
+                        .output = output.write_end.get(),
+                        .errors = errors.write_end.get()};
+  pid_ = fork();
+  if (pid_ == 0) turn_into(settings.program.c_str(), words.data(), streams, settings.outlive);
+  if (pid_ < 0) {
+    storage::throw_errno(errno, fmt::format("cannot run '{}'", printable(settings.program, 256)));
+  }
+  output_end_ = std::move(output.read_end);
+  errors_end_ = std::move(errors.read_end);
+}
+
+ChildProcess::~ChildProcess() {
+  if (pid_ < 0) return;
+  kill(pid_, SIGTERM);
+  wait();
+}
+
+void ChildProcess::read_output(bool first_line, std::chrono::seconds timeout,
+                               const CancelToken* cancel) {
+  const auto end = std::chrono::steady_clock::now() + timeout;
+  std::array<pollfd, 2> ends{pollfd{.fd = output_end_.get(), .events = POLLIN, .revents = 0},
+                             pollfd{.fd = errors_end_.get(), .events = POLLIN, .revents = 0}};
+  while (ends[0].fd >= 0 || ends[1].fd >= 0) {
+    if (first_line && output_.find('\n') != std::string::npos) return;
+    if (cancel != nullptr) cancel->check();
+    if (std::chrono::steady_clock::now() > end) {
+      throw Error(Code::kTimeout, fmt::format("a program that was started said nothing within {} s",
+                                              timeout.count()));
+    }
+    if (output_.size() + errors_.size() > limits::kChildOutputBytesMax) {
+      throw Error(Code::kRemote, "a program that was started says too much");
+    }
+    if (poll(ends.data(), ends.size(), kPollMs) <= 0) continue;
+    if (ends[0].revents != 0 && !drain(ends[0].fd, output_)) ends[0].fd = -1;
+    if (ends[1].revents != 0 && !drain(ends[1].fd, errors_)) ends[1].fd = -1;
+  }
+}
+
+int ChildProcess::wait() {
+  int status = 0;
+  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+storage::UniqueFd memory_input(const std::byte* data, std::size_t size_bytes) {
+  storage::UniqueFd fd(memfd_create("input", MFD_CLOEXEC));
+  if (!fd.valid() || write(fd.get(), data, size_bytes) != static_cast<ssize_t>(size_bytes) ||
+      lseek(fd.get(), 0, SEEK_SET) != 0) {
+    storage::throw_errno(errno, "cannot make a file in memory");
+  }
+  return fd;
+}
+
+}  // namespace lukskeep::cli

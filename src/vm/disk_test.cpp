@@ -1,0 +1,303 @@
+#include "vm/disk.h"
+
+#include <map>
+#include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <lukskeep/error.h>
+
+#include "vm/json_member.h"
+#include "vm/scripted_monitor_test_tools.h"
+
+namespace lukskeep::vm {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+const std::vector<std::string> kMachine = {"device_add", "add-fd"};
+const std::vector<std::string> kDaemon = {"block-export-add"};
+
+// As much of QEMU as these commands need: it keeps objects, nodes and devices by name.
+class FakeQemu {
+ public:
+  std::string operator()(const std::string& line) {
+    const Json asked = Json::parse(line);
+    const std::string command = asked["execute"];
+    if (refused.contains(command + " " + subject(asked["arguments"])) ||
+        refused.contains(command)) {
+      return refusal_of(line, "not today");
+    }
+    if (command == silent_for) return {};
+    if (command == close_at) return "close";
+    const Json& arguments = asked["arguments"];
+    if (command == "query-named-block-nodes") return reply_to(line, list("nodes"));
+    if (command == "qom-list") return reply_to(line, list("devices"));
+    if (command == "query-block-exports") return reply_to(line, list("exports"));
+    if (command == "add-fd") {
+      things["fdsets"]["3"] = {};
+      return reply_to(line, {{"fdset-id", 3}, {"fd", 12}});
+    }
+    std::string after;
+    if (command == "device_del" || command == "block-export-del") after = goodbye(arguments["id"]);
+    change(command, arguments);
+    return reply_to(line, Json::object()) + after;
+  }
+
+  // "nodes lk.d.luks", for all there is.
+  std::set<std::string> all() const {
+    std::set<std::string> names;
+    for (const auto& [kind, some] : things) {
+      for (const auto& [name, value] : some) names.insert(kind + " " + name);
+    }
+    return names;
+  }
+
+  std::set<std::string> refused;  // commands, or commands with what they are about
+  std::string silent_for;
+  std::string close_at;
+  std::string event = "DEVICE_DELETED";
+  std::map<std::string, std::map<std::string, Json>> things;
+
+ private:
+  static std::string subject(const Json& arguments) {
+    for (const char* name : {"id", "node-name"}) {
+      if (arguments.contains(name)) return arguments[name];
+    }
+    return arguments.contains("fdset-id") ? "3" : "";
+  }
+  std::string goodbye(const std::string& id) const {
+    if (event.empty()) return {};
+    return Json{{"event", event}, {"data", {{"device", id}}}}.dump() + "\r\n";
+  }
+  Json list(const std::string& kind) const {
+    Json all = Json::array();
+    const auto found = things.find(kind);
+    if (found == things.end()) return all;
+    for (const auto& [name, value] : found->second) {
+      Json one = value;
+      one["node-name"] = one["name"] = one["id"] = name;
+      one["file"] = text_member(value, "filename");
+      one["ro"] = true_member(value, "read-only");
+      one["type"] = kind == "devices" ? "child<" + text_member(value, "driver") + ">"
+                                      : text_member(value, "type");
+      all.push_back(one);
+    }
+    return all;
+  }
+  void change(const std::string& command, const Json& arguments) {
+    static const std::map<std::string, std::string> makes = {{"blockdev-add", "nodes"},
+                                                             {"object-add", "objects"},
+                                                             {"device_add", "devices"},
+                                                             {"nbd-server-start", "servers"},
+                                                             {"block-export-add", "exports"}};
+    static const std::map<std::string, std::string> removes = {
+        {"blockdev-del", "nodes"}, {"object-del", "objects"},      {"device_del", "devices"},
+        {"remove-fd", "fdsets"},   {"nbd-server-stop", "servers"}, {"block-export-del", "exports"}};
+    const std::string name = subject(arguments);
+    if (makes.contains(command)) things[makes.at(command)][name] = arguments;
+    const bool stays = command == "device_del" && event != "DEVICE_DELETED";
+    if (removes.contains(command) && !stays) things[removes.at(command)].erase(name);
+  }
+};
+
+struct Fixture {
+  explicit Fixture(const std::vector<std::string>& commands = kMachine,
+                   std::uint32_t timeout_ms = 60'000)
+      : monitor(like_qemu(commands, [this](const std::string& line) { return qemu(line); })),
+        qmp(Qmp::connect(monitor.path(), {.timeout_ms = timeout_ms})) {}
+
+  std::vector<std::string> commands() {
+    std::vector<std::string> names;
+    for (const Json& one : monitor.asked()) {
+      const std::string name = one["execute"];
+      if (!name.starts_with("query-") && name != "qom-list") names.push_back(name);
+    }
+    return names;
+  }
+  Error attach_error(const DiskRequest& request) {
+    try {
+      attach_disk(qmp, request);
+    } catch (const Error& error) {
+      return error;
+    }
+    return Error(Code::kInternal, "nothing was wrong");
+  }
+
+  FakeQemu qemu;
+  ScriptedMonitor monitor;
+  Qmp qmp;
+};
+
+DiskRequest detached() {
+  return {.id = "d", .payload = "/p", .header = "/h", .passphrase = as_byte_view("abc123")};
+}
+
+TEST(Disk, AttachesInTheOrderOfTheLayersAndLeavesNoSecret) {
+  Fixture fixture;
+  EXPECT_EQ(attach_disk(fixture.qmp, detached()), KeyTransfer::kSealed);
+  EXPECT_THAT(fixture.commands(),
+              ElementsAre("blockdev-add", "blockdev-add", "blockdev-add", "add-fd", "object-add",
+                          "remove-fd", "object-add", "blockdev-add", "object-del", "object-del",
+                          "device_add"));
+  EXPECT_THAT(fixture.qemu.all(), ElementsAre("devices d", "nodes lk.d.header", "nodes lk.d.luks",
+                                              "nodes lk.d.payload", "nodes lk.d.raw"));
+  const Json& luks = fixture.qemu.things["nodes"]["lk.d.luks"];
+  EXPECT_EQ(luks["file"], "lk.d.raw");
+  EXPECT_EQ(luks["header"], "lk.d.header");
+  for (const Json& asked : fixture.monitor.asked()) {
+    EXPECT_THAT(asked.dump(), Not(HasSubstr("abc123")));
+    EXPECT_THAT(asked.dump(), Not(HasSubstr("YWJjMTIz")));
+  }
+}
+
+TEST(Disk, TheMasterKeyIsGoneFromMemoryThatWasHandedOver) {
+  Fixture fixture;
+  attach_disk(fixture.qmp, detached());
+  char byte = 0;
+  ASSERT_GE(fixture.monitor.received_fd(), 0);
+  EXPECT_EQ(pread(fixture.monitor.received_fd(), &byte, 1, 0), 0);
+}
+
+TEST(Disk, DetachesInReverse) {
+  Fixture fixture;
+  attach_disk(fixture.qmp, detached());
+  detach_disk(fixture.qmp, "d", 1000);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+  const std::vector<std::string> commands = fixture.commands();
+  EXPECT_THAT(
+      std::vector<std::string>(commands.end() - 5, commands.end()),
+      ElementsAre("device_del", "blockdev-del", "blockdev-del", "blockdev-del", "blockdev-del"));
+  EXPECT_THROW(detach_disk(fixture.qmp, "d", 1000), Error);
+}
+
+// Every step that can fail, one after the other.
+class RolledBack : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(RolledBack, LeavesNothing) {
+  Fixture fixture;
+  fixture.qemu.refused = {GetParam()};
+  DiskRequest request = detached();
+  request.device = "virtio-scsi";
+  const Error error = fixture.attach_error(request);
+  EXPECT_EQ(error.code(), Code::kRemote);
+  EXPECT_THAT(error.message(), HasSubstr("not today"));
+  EXPECT_THAT(error.message(), Not(HasSubstr("undoing")));
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+INSTANTIATE_TEST_SUITE_P(EachStep, RolledBack,
+                         ::testing::Values("blockdev-add lk.d.payload", "blockdev-add lk.d.header",
+                                           "blockdev-add lk.d.raw", "add-fd",
+                                           "object-add lk.d.master", "object-add lk.d.key",
+                                           "blockdev-add lk.d.luks", "device_add d-bus",
+                                           "device_add d"));
+
+TEST(Disk, WhatCannotBeUndoneIsNamed) {
+  Fixture fixture;
+  fixture.qemu.refused = {"device_add", "blockdev-del lk.d.raw"};
+  const Error error = fixture.attach_error(detached());
+  EXPECT_THAT(error.message(), HasSubstr("refuses device_add: not today"));
+  EXPECT_THAT(error.message(), HasSubstr("undoing that failed: blockdev-del of '"));
+  EXPECT_THAT(error.message(), HasSubstr("lk.d.raw"));
+  EXPECT_THAT(fixture.qemu.all(), ElementsAre("nodes lk.d.raw"));
+}
+
+TEST(Disk, AnAnswerThatDoesNotComeIsUndoneToo) {
+  Fixture fixture(kMachine, 1000);
+  fixture.qemu.silent_for = "device_add";
+  const Error error = fixture.attach_error(detached());
+  EXPECT_EQ(error.code(), Code::kTimeout);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+  EXPECT_THAT(fixture.commands(), ::testing::Contains("device_del"));
+}
+
+TEST(Disk, AConnectionThatEndsIsSaid) {
+  Fixture fixture;
+  fixture.qemu.close_at = "device_add";
+  const Error error = fixture.attach_error(detached());
+  EXPECT_EQ(error.code(), Code::kRemote);
+  EXPECT_THAT(error.message(), HasSubstr("ended the connection; blockdev-del"));
+}
+
+TEST(Disk, AGuestThatKeepsItIsWaitedForAndTheRestStays) {
+  Fixture fixture;
+  attach_disk(fixture.qmp, detached());
+  fixture.qemu.event = "";
+  const auto detach_code = [&] {
+    try {
+      detach_disk(fixture.qmp, "d", 200);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return Code::kInternal;
+  };
+  EXPECT_EQ(detach_code(), Code::kTimeout);
+  fixture.qemu.event = "DEVICE_UNPLUG_GUEST_ERROR";
+  EXPECT_EQ(detach_code(), Code::kBusy);
+  EXPECT_THAT(fixture.qemu.all(), ::testing::Contains("nodes lk.d.luks"));
+  fixture.qemu.event = "DEVICE_DELETED";
+  EXPECT_EQ(detach_code(), Code::kInternal) << "the third time all goes";
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+TEST(Disk, AStorageDaemonExports) {
+  Fixture fixture(kDaemon);
+  DiskRequest request = detached();
+  EXPECT_EQ(fixture.attach_error(request).code(), Code::kUsage) << "it needs a socket";
+  request.export_socket = "/s";
+  EXPECT_EQ(attach_disk(fixture.qmp, request), KeyTransfer::kPlain);
+  EXPECT_EQ(list_disks(fixture.qmp).at(0).device, "vhost-user-blk");
+  fixture.qemu.event = "BLOCK_EXPORT_DELETED";
+  detach_disk(fixture.qmp, "d", 1000);
+  request.device = "nbd";
+  attach_disk(fixture.qmp, request);
+  EXPECT_THAT(fixture.qemu.all(), ::testing::Contains("exports d.server"));
+  detach_disk(fixture.qmp, "d", 1000);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty()) << "the server that was started for it, too";
+}
+
+TEST(Disk, ListsWhatIsOurs) {
+  Fixture fixture;
+  fixture.qemu.things["nodes"] = {{"lk.a.payload", {{"filename", "/p"}}},
+                                  {"lk.a.luks", {{"read-only", true}}},
+                                  {"lk.b.nbd", {{"filename", "nbd+unix:////v/x?socket=/s"}}},
+                                  {"lk.c.other", Json::object()},
+                                  {"lk.1bad.luks", Json::object()},
+                                  {"libvirt-1-format", Json::object()}};
+  fixture.qemu.things["devices"] = {{"a", {{"driver", "virtio-blk-pci"}}}};
+  const std::vector<AttachedDisk> disks = list_disks(fixture.qmp);
+  ASSERT_EQ(disks.size(), 2);
+  EXPECT_EQ(disks[0].payload, "/p");
+  EXPECT_EQ(disks[0].device, "virtio-blk-pci");
+  EXPECT_TRUE(disks[0].read_only);
+  EXPECT_TRUE(disks[1].via_nbd);
+  EXPECT_EQ(disks[1].payload, "/v/x");
+  EXPECT_EQ(disks[1].device, "");
+  EXPECT_EQ(free_disk_id(fixture.qmp), "lukskeep0");
+}
+
+TEST(Disk, NamesOfDisks) {
+  for (const char* good : {"a", "lukskeep0", "Data-1_x", "aaaaaaaaaaaaaaaaaaaa"}) {
+    EXPECT_NO_THROW(check_disk_id(good)) << good;
+  }
+  for (const char* bad :
+       {"", "1a", "-a", "a.b", "a b", "a\n", "aaaaaaaaaaaaaaaaaaaaa", "\xc3\xa9"}) {
+    EXPECT_THROW(check_disk_id(bad), Error) << bad;
+  }
+}
+
+TEST(Disk, ANameThatIsTakenIsRefused) {
+  Fixture fixture;
+  fixture.qemu.things["devices"] = {{"d", {{"driver", "x"}}}};
+  EXPECT_EQ(fixture.attach_error(detached()).code(), Code::kExists);
+  EXPECT_THAT(fixture.commands(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace lukskeep::vm
