@@ -7,6 +7,10 @@
 
 namespace lukskeep::cli {
 
+std::unique_ptr<Command> make_image_encrypt();
+std::unique_ptr<Command> make_image_decrypt();
+std::unique_ptr<Command> make_image_convert();
+std::unique_ptr<Command> make_image_rekey();
 std::unique_ptr<Command> make_image_volume_check();
 
 }  // namespace lukskeep::cli
