@@ -159,16 +159,16 @@ _lukskeep_options() {
       options='--key --header --expect --allow --tee --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'image encrypt')
-      options='--format --holes --limit-rate --direct --progress --allow --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--format --compress --holes --limit-rate --direct --progress --allow --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'image decrypt')
-      options='--format --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'image convert')
-      options='--format --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'image rekey')
-      options='--format --holes --limit-rate --direct --progress --allow --key --kdf-limit --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --new-key --keep-volume-key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --new-key --keep-volume-key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'image volume-check')
       options='--type-json --back-end --volume-size --key --allow --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'

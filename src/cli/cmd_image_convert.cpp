@@ -121,6 +121,7 @@ class ImageCommand : public Command {
   void encrypt(const Session& session, EncryptionArgs& args, const std::string& passphrase_source,
                bool keep_volume_key, std::string_view did, std::string_view would) {
     NewVolumeArgs volume_args = args.volume_args(passphrase_source);
+    output_.refuse_compression();
     if (output_.qcow2() && args.type == "luks2") {
       throw Error(Code::kUnsupported, "inside qcow2 there is LUKS1 only", "--type luks1");
     }
@@ -275,6 +276,7 @@ class ImageConvert final : public ImageCommand {
  private:
   // What cannot be said of the new image by the same header.
   void check_header() const {
+    output_.refuse_compression();
     const luks::Header& header = *source_.header;
     if (output_.qcow2() && header.version != luks::Version::kLuks1) {
       throw Error(Code::kUnsupported,

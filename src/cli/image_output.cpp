@@ -10,6 +10,7 @@
 #include "luks/create.h"
 #include "luks/crypt_device.h"
 #include "luks/layout.h"
+#include "storage/qcow2_compress.h"
 
 namespace lukskeep::cli {
 
@@ -23,6 +24,8 @@ void ImageOutput::declare(Options& options) {
                .help = "raw (default) or qcow2",
                .choices = {"raw", "qcow2"}},
               format);
+  options.flag({.name = "--compress", .help = "qcow2 that is not encrypted: compress its clusters"},
+               compress);
   copy.declare(options);
 }
 
@@ -38,8 +41,17 @@ void ImageOutput::settle(const Session& session, const std::string& source) {
                 fmt::format("'{}' is no file, and qcow2 is one", printable(path, 256)),
                 "--format raw");
   }
+  if (compress && !qcow2()) {
+    throw Error(Code::kUsage, "--compress: a raw image has no compression",
+                "--format qcow2 --compress");
+  }
   refuse_same(source, path);
   settled = confirm_overwrite(session, location());
+  if (qcow2() && settled == PathKind::kDevice) {
+    throw Error(Code::kUsage,
+                fmt::format("'{}' is a device, and qcow2 is a file", printable(path, 256)),
+                "--format raw");
+  }
 }
 
 Target ImageOutput::make_target(std::uint64_t header_bytes, std::uint64_t payload_bytes) const {
@@ -67,7 +79,25 @@ void ImageOutput::finish(const Job& job, Target& target) const {
   target.commit();
 }
 
+void ImageOutput::refuse_compression() const {
+  if (!compress) return;
+  throw Error(Code::kUsage, "--compress: what is encrypted does not get smaller",
+              "leave it out, or decrypt");
+}
+
+void ImageOutput::write_compressed(const Session& session, const Job& job) const {
+  Target target(path, settled, 0, copy.direct);
+  ProgressDisplay display(copy.progress, session);
+  storage::CopyOptions options = copy.copy_options(session, "compress");
+  options.progress = display.callback();
+  storage::write_compressed_qcow2(job.disk, *target.device(), options);
+  session.cancel->check();
+  refuse_resized(job.source, job.source_bytes);
+  finish(job, target);
+}
+
 void ImageOutput::write_plain(const Session& session, const Job& job) const {
+  if (compress) return write_compressed(session, job);
   Target target = make_target(0, job.disk.size_bytes());
   // Of a plain image nothing is told that its zeroes do not tell: they become holes in any case.
   ImageOutput sparse = *this;

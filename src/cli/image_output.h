@@ -20,6 +20,7 @@ namespace lukskeep::cli {
 struct ImageOutput {
   std::string path;
   std::string format = "raw";
+  bool compress = false;
   CopyArgs copy;
   PathKind settled = PathKind::kAbsent;  // what may be overwritten there
 
@@ -41,6 +42,8 @@ struct ImageOutput {
     std::function<void()> before_commit;
   };
   void write_plain(const Session& session, const Job& job) const;
+  // For what becomes encrypted: throws Error{kUsage} for --compress.
+  void refuse_compression() const;
   // A new volume with `volume`'s header.
   void write_new(const Session& session, const Job& job, const NewVolume& volume) const;
   // A volume with a header that is there already (LUKS1 for qcow2), and its key.
@@ -57,6 +60,7 @@ struct ImageOutput {
   void fill_volume(const Session& session, const Job& job, const Target& target,
                    const luks::Header& header, ByteView volume_key) const;
   void finish(const Job& job, Target& target) const;
+  void write_compressed(const Session& session, const Job& job) const;
 };
 
 }  // namespace lukskeep::cli

@@ -98,6 +98,21 @@ def test_convert(disk, source, format):
     assert plain_bytes(disk, "new") == (disk / "raw").read_bytes()
 
 
+@pytest.mark.parametrize("verb, source", [("convert", "raw"), ("convert", "qcow2"),
+                                          ("decrypt", "luks2"), ("decrypt", "inqcow2")])
+def test_compress(disk, verb, source):
+    (disk / "raw").write_bytes(b"shrinks " * (3 * MIB // 8))
+    for image, more in {"qcow2": (), "luks2": ("--type", "luks2"),
+                        "inqcow2": ("--format", "qcow2")}.items():
+        key = () if image == "qcow2" else ("--key", "file:k1", *PBKDF2)
+        ok("image", "encrypt" if key else "convert", "raw", image, *key, "--yes",
+           *(more if key else ("--format", "qcow2")), cwd=disk)
+    ok("image", verb, source, "new", "--key", "file:k1", "--format", "qcow2", "--compress",
+       cwd=disk)
+    assert (disk / "new").stat().st_size < MIB
+    assert plain_bytes(disk, "new") == (disk / "raw").read_bytes()
+
+
 def test_convert_keeps_the_header_and_every_passphrase(disk):
     ok("key", "add", "luks1", "--key", "file:k1", "--new-key", "file:k2", *PBKDF2, cwd=disk)
     ok("image", "convert", "luks1", "q", "--key", "file:k2", "--format", "qcow2", cwd=disk)
@@ -214,6 +229,11 @@ def test_the_null_cipher(disk):
     (1, ["encrypt", "raw", "new", "--key", "file:k1", "--make-key", "symmetric"], "contradict"),
     (1, ["encrypt", "empty", "new", "--key", "file:k1"], "empty"),
     (4, ["convert", "vdi", "new"], "vdi"),
+    (1, ["convert", "raw", "new", "--compress"], "raw image"),
+    (1, ["convert", "luks1", "new", "--key", "file:k1", "--format", "qcow2", "--compress"],
+     "does not get smaller"),
+    (1, ["encrypt", "raw", "new", "--key", "file:k1", "--format", "qcow2", "--compress"],
+     "does not get smaller"),
 ])
 def test_refusals(disk, status, words, message):
     (disk / "empty").write_bytes(b"")
@@ -245,7 +265,8 @@ SLOW = ["--limit-rate", "64K", "--progress", "json"]
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("words", [["encrypt", "raw", "--key", "file:k1", *PBKDF2],
                                    ["decrypt", "luks1", "--key", "file:k1", "--format", "qcow2"],
-                                   ["convert", "raw", "--format", "qcow2"]])
+                                   ["convert", "raw", "--format", "qcow2"],
+                                   ["convert", "raw", "--format", "qcow2", "--compress"]])
 def test_what_is_killed_leaves_nothing(disk, number, words):
     before = tree(disk)
     process = start("image", words[0], words[1], "new", *words[2:], *SLOW, cwd=disk)
@@ -259,6 +280,7 @@ def test_what_is_killed_leaves_nothing(disk, number, words):
 @pytest.mark.parametrize("words", [["encrypt", "raw", "--key", "file:k1", *PBKDF2],
                                    ["decrypt", "luks1", "--key", "file:k1"],
                                    ["decrypt", "luks1", "--key", "file:k1", "--format", "qcow2"],
+                                   ["convert", "raw", "--format", "qcow2", "--compress"],
                                    ["rekey", "luks1", "--key", "file:k1", "--new-key", "file:k2",
                                     *PBKDF2]])
 def test_a_full_disk_leaves_nothing(disk, mounted, words):

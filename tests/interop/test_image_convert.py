@@ -87,6 +87,24 @@ def test_plain_images_are_converted(place, source, format):
         assert same(place / "ours", place / "raw")
 
 
+@pytest.mark.parametrize("size", [SIZE, 512, 65536, 3 * MIB + 1536, 700 * MIB])
+def test_compressed_clusters(place, size):
+    """As qemu-img reads, counts and checks them; and not larger than it makes them, or hardly."""
+    with open(place / "raw", "r+b") as file:
+        file.truncate(size)
+        file.seek(max(0, size - 100_000))
+        file.write(b"the end " * (min(size, 100_000) // 8))
+    lukskeep("image", "convert", place / "raw", place / "ours", "--format", "qcow2", "--compress")
+    check(place / "ours")
+    run(["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", place / "ours", place / "raw"])
+    run(["qemu-img", "convert", "-c", "-O", "qcow2", place / "raw", place / "theirs"])
+    assert (place / "ours").stat().st_size <= (place / "theirs").stat().st_size + 4 * 65536
+    lukskeep("image", "convert", place / "ours", place / "back")
+    assert same(place / "back", place / "raw")
+    report = json.loads(lukskeep("inspect", place / "ours", "--json").stdout)
+    assert report["safe"] and report["virtual_size"] == size
+
+
 def test_a_backing_file_is_read_if_that_is_allowed(place):
     made_by_qemu(place, "qcow2")
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "theirs", "-F", "qcow2", "overlay"],
