@@ -227,7 +227,7 @@ void Judge::judge_encrypted() {
                   "server never boots",
                   "choose a type with encryption, or decrypt the image");
   }
-  if (facts_.header == nullptr) {
+  if (facts_.format == "qcow2") {
     return refuse("luks-in-qcow2",
                   "the image is encrypted inside qcow2, which no released Cinder takes apart",
                   "'lukskeep image convert' makes a raw LUKS image of it");
@@ -236,8 +236,10 @@ void Judge::judge_encrypted() {
     refuse("type-provider", "the provider plain decrypts the LUKS header as if it were data",
            "use a type with the provider luks or luks2");
   }
-  judge_version();
-  judge_header_cipher();
+  if (facts_.header != nullptr) {
+    judge_version();
+    judge_header_cipher();
+  }
   judge_key();
   if (!facts_.inner_format.empty() && !is_one_of(kDisks, facts_.inner_format)) {
     refuse("inner-format",
@@ -368,7 +370,7 @@ std::uint64_t Judge::new_header_bytes() const {
 }
 
 void Judge::judge_size(std::optional<std::uint64_t> size_gib) {
-  const bool whole_file = facts_.encrypted && facts_.header != nullptr;
+  const bool whole_file = facts_.encrypted && facts_.format != "qcow2";
   const std::uint64_t held =
       whole_file ? facts_.size_bytes : facts_.virtual_size_bytes.value_or(facts_.size_bytes);
   const std::uint64_t header = new_header_bytes();

@@ -53,7 +53,7 @@ VolumeType parse_volume_type(std::string_view text, std::string_view what);
 struct ImageFacts {
   std::string format;                    // as Report::format
   bool encrypted = false;                // in itself: LUKS, or LUKS in qcow2
-  const luks::Header* header = nullptr;  // of LUKS, else null
+  const luks::Header* header = nullptr;  // of LUKS that is safe, else null
   std::uint64_t size_bytes = 0;          // of the file
   std::optional<std::uint64_t> virtual_size_bytes;
   std::string inner_format;                  // under the encryption; empty: not seen
