@@ -31,6 +31,7 @@ constexpr std::array kLegacyProviders = {
     LegacyProvider{"LuksEncryptor", "luks"},
     LegacyProvider{"CryptsetupEncryptor", "plain"},
     LegacyProvider{"NoOpEncryptor", ""},
+    LegacyProvider{"NoopEncryptor", ""},
 };
 
 [[noreturn]] void refuse_member(std::string_view what, std::string_view member,
@@ -98,6 +99,13 @@ constexpr std::array<std::string_view, 12> kConvertible = {
     "raw", "gpt", "mbr", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ploop", "luks1", "luks2"};
 // What a guest finds on a disk.
 constexpr std::array<std::string_view, 4> kDisks = {"raw", "gpt", "mbr", "iso"};
+
+std::string lower_case(std::string text) {
+  for (char& letter : text) {
+    if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+  }
+  return text;
+}
 
 template <typename Names>
 bool is_one_of(const Names& names, std::string_view name) {
@@ -204,11 +212,15 @@ void Judge::judge_type() {
                   fmt::format("nobody knows the provider '{}'", printable(type_.provider)),
                   "the provider is luks or luks2");
   }
-  if (type_.control_location != "front-end") {
+  if (lower_case(type_.control_location) != "front-end") {
     refuse("type-control-location",
            fmt::format("with the control location '{}' nobody encrypts or decrypts",
                        printable(type_.control_location)),
            "it must be front-end");
+  }
+  if (type_.multiattach) {
+    refuse("type-multiattach", "Cinder attaches no encrypted volume to several servers",
+           "use a type without multiattach");
   }
   if (rbd() && type_.provider != kLuks) {
     refuse("type-provider",
@@ -297,6 +309,11 @@ void Judge::judge_header_cipher() {
 
 // Nova turns every secret into hex before it opens a volume, whatever its type.
 void Judge::judge_key() {
+  remark(
+      "key-property",
+      "Cinder learns of the key from the image's property cinder_encryption_key_id alone: without "
+      "it the image is encrypted once more, and the server never boots",
+      "'lukskeep image properties' makes the properties");
   if (facts_.key_type && *facts_.key_type != keys::SecretType::kSymmetric) {
     refuse("key-type",
            fmt::format("the secret is of the type {}; Nova opens volumes with the hex of a "
@@ -337,6 +354,15 @@ std::uint32_t Judge::used_bits(const CipherSpec& spec, std::uint32_t bits) const
 }
 
 void Judge::judge_new_cipher(const CipherSpec& spec) {
+  if (rbd() &&
+      (std::ranges::count(type_.cipher, '-') != 2 || type_.cipher.find(':') != std::string::npos)) {
+    return refuse(
+        "type-cipher",
+        fmt::format("Cinder's RBD driver cannot tell qemu-img of '{}': it needs three parts "
+                    "and takes no option of the IV",
+                    printable(type_.cipher)),
+        "aes-xts-plain64");
+  }
   const std::uint32_t bits = type_.key_bits.value_or(0);
   const std::uint32_t used = used_bits(spec, bits);
   verdict_.cipher = crypto::to_string(spec);
@@ -433,6 +459,7 @@ VolumeType parse_volume_type(std::string_view text, std::string_view what) {
     if (specs == nullptr) continue;
     type.size_gib_min = read_number(*specs, "provisioning:min_vol_size", what);
     type.size_gib_max = read_number(*specs, "provisioning:max_vol_size", what);
+    type.multiattach = read_text(*specs, "multiattach", what) == "<is> True";
     break;
   }
   return type;

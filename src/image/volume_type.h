@@ -3,7 +3,9 @@
 // Cinder looks at sizes and little else: it makes ACTIVE servers that never boot of encrypted
 // images in types without encryption, of LUKS2 where QEMU opens the volume, and of much more. What
 // is judged here is what Cinder, os-brick and QEMU do with an image and a type as they are shipped
-// (2026): cinder/image/image_utils.py, os_brick/encryptors/luks.py, qemu/crypto/block-luks.c.
+// (2026): cinder/image/image_utils.py,
+// cinder/volume/volume_utils.py, nova/virt/libvirt/driver.py, os_brick/encryptors/luks.py,
+// qemu/crypto/block-luks.c.
 #pragma once
 
 #include <cstddef>
@@ -37,6 +39,7 @@ struct VolumeType {
   std::optional<std::uint32_t>
       key_bits;  // as the type has it, which is not what each back end uses
   std::string control_location;
+  bool multiattach = false;
   std::optional<std::uint64_t> size_gib_min;  // of volumes
   std::optional<std::uint64_t> size_gib_max;
 

@@ -63,11 +63,12 @@ TEST(VolumeType, IsReadAsTheClientAndTheApiWriteIt) {
   const VolumeType client = parse_volume_type(
       R"({"name":"LUKS","id":"x","encryption":{"provider":"luks","cipher":"aes-xts-plain64",
           "key_size":512,"control_location":"front-end"},
-          "properties":{"provisioning:min_vol_size":"2","provisioning:max_vol_size":"10"}})",
+          "properties":{"multiattach":"<is> True","provisioning:min_vol_size":"2","provisioning:max_vol_size":"10"}})",
       "'t'");
   EXPECT_EQ(client.name, "LUKS");
   EXPECT_EQ(client.provider, "luks");
   EXPECT_EQ(client.key_bits, 512U);
+  EXPECT_TRUE(client.multiattach);
   EXPECT_EQ(client.size_gib_min, 2U);
   EXPECT_EQ(client.size_gib_max, 10U);
   const VolumeType api = parse_volume_type(
@@ -79,6 +80,9 @@ TEST(VolumeType, IsReadAsTheClientAndTheApiWriteIt) {
   EXPECT_TRUE(parse_volume_type(R"({"provider":"luks2"})", "'t'").encrypted());
   EXPECT_FALSE(parse_volume_type(R"({"name":"a","encryption":null})", "'t'").encrypted());
   EXPECT_FALSE(parse_volume_type(R"({"name":"a","encryption":{}})", "'t'").encrypted());
+  EXPECT_FALSE(
+      parse_volume_type(R"({"provider":"nova.volume.encryptors.nop.NoopEncryptor"})", "'t'")
+          .encrypted());
 }
 
 TEST(VolumeType, RefusesWhatIsNone) {
@@ -207,6 +211,16 @@ TEST_F(Verdicts, OnImagesThatAreEncrypted) {
        encrypted(luks1_),
        {"type-control-location"},
        {"type-control-location"}},
+      {"several servers",
+       changed(luks_type(), [](VolumeType& t) { t.multiattach = true; }),
+       encrypted(luks1_),
+       {"type-multiattach"},
+       {"type-multiattach"}},
+      {"in capitals",
+       changed(luks_type(), [](VolumeType& t) { t.control_location = "Front-End"; }),
+       encrypted(luks1_),
+       {},
+       {}},
       {"an unknown provider",
        luks_type("rot13"),
        encrypted(luks1_),
@@ -253,6 +267,11 @@ TEST_F(Verdicts, OnImagesThatAreNot) {
        plain("raw", 1),
        {"type-cipher"},
        {"type-cipher"}},
+      {"an IV with an option",
+       changed(luks_type(), [](VolumeType& t) { t.cipher = "aes-cbc-essiv:sha256"; }),
+       plain("raw", 1),
+       {},
+       {"type-cipher"}},
       {"luks2", luks_type("luks2"), plain("raw", 1), {}, {"type-provider"}},
   });
 }
@@ -262,9 +281,16 @@ TEST_F(Verdicts, SayWhatTheKeySizeBecomes) {
   EXPECT_EQ(judge_volume(luks_type(), image, BackEnd::kBrick, {}).key_bits, 256U);
   EXPECT_EQ(judge_volume(luks_type(), image, BackEnd::kRbd, {}).key_bits, 512U);
   // An image that Cinder made on RBD fits the type there, and not with cryptsetup.
-  EXPECT_THAT(judge_volume(luks_type(), encrypted(luks1_), BackEnd::kRbd, {}).reasons, IsEmpty());
-  EXPECT_EQ(judge_volume(luks_type(), encrypted(luks1_), BackEnd::kBrick, {}).reasons.at(0).name,
-            "cipher-differs");
+  const auto names = [&](BackEnd back_end) {
+    std::vector<std::string_view> all;
+    for (const Reason& reason :
+         judge_volume(luks_type(), encrypted(luks1_), back_end, {}).reasons) {
+      all.push_back(reason.name);
+    }
+    return all;
+  };
+  EXPECT_THAT(names(BackEnd::kRbd), ElementsAre("key-property"));
+  EXPECT_THAT(names(BackEnd::kBrick), ElementsAre("cipher-differs", "key-property"));
 }
 
 TEST_F(Verdicts, CountTheHeader) {

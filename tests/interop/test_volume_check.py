@@ -8,7 +8,7 @@ from kit import THEIR_CHEAP, cryptsetup, lukskeep, need, run, sparse, write
 from test_qcow2 import secret
 
 CIPHERS = ["aes-xts-plain64", "aes-cbc-essiv:sha256", "serpent-xts-plain64",
-           "twofish-cbc-essiv:sha256", "camellia-xts-plain64", "cast5-cbc-plain64"]
+           "twofish-cbc-plain64", "camellia-xts-plain64", "cast5-cbc-plain64"]
 
 
 @pytest.fixture
@@ -44,12 +44,10 @@ def by_cryptsetup(place, cipher, key_size, provider="luks1"):
 def by_qemu(place, cipher, key_size):
     """As Cinder's RBD driver calls it (cinder/volume/drivers/rbd.py, image_utils.decode_cipher)."""
     name, mode, iv = cipher.split("-")
-    iv, _, hash = iv.partition(":")
-    more = f",ivgen-hash-alg={hash}" if hash else ""
     for _ in range(8):
         done = run(["qemu-img", "create", "-q", "-f", "luks", *secret(place / "key"), "-o",
                     f"key-secret=s,iter-time=10,cipher-alg={name}-{key_size},cipher-mode={mode},"
-                    f"ivgen-alg={iv}{more}", place / "rbd", "1M"], status=None)
+                    f"ivgen-alg={iv}", place / "rbd", "1M"], status=None)
         # QEMU measures its KDF by the thread's CPU time, which some kernels count too coarsely.
         if b"accurate CPU usage" not in done.stderr:
             break
@@ -58,7 +56,7 @@ def by_qemu(place, cipher, key_size):
 
 @pytest.mark.parametrize("cipher, key_size", [
     *((cipher, size) for cipher in CIPHERS for size in (128, 256)),
-    ("aes-xts-plain64", 192), ("aes-xts-plain64", 512), ("aes-cbc-essiv:sha256", 192),
+    ("aes-xts-plain64", 192), ("aes-xts-plain64", 512), ("aes-cbc-plain64", 256), ("aes-cbc-essiv:sha256", 192),
     ("aes-cbc-essiv:sha256", 512), ("camellia-xts-plain64", 512)])
 def test_a_type_becomes_what_was_said(place, cipher, key_size):
     need("cryptsetup")
