@@ -12,17 +12,20 @@ class Qcow2Rows:
 
     def run(self):
         to_luks = "qcow2 to LUKS2", "qemu-img convert to LUKS1"
+        encrypt = "image encrypt of qcow2", "qemu-img convert of qcow2 to LUKS1"
         from_luks = "LUKS in qcow2 to raw", "qemu-img convert of the same"
-        if not (self.bench.wants(*to_luks) or self.bench.wants(*from_luks)):
+        if not any(self.bench.wants(*row) for row in (to_luks, encrypt, from_luks)):
             return
         if not self.path("plain").exists():
             self.bench.make_image()
         if self.bench.wants(*to_luks):
-            self.qcow2_to_luks(*to_luks)
+            self.qcow2_to_luks(*to_luks, "encrypt", "qcow2:", "luks2")
+        if self.bench.wants(*encrypt):
+            self.qcow2_to_luks(*encrypt, "image encrypt", "", "luks1")
         if self.bench.wants(*from_luks):
             self.luks_in_qcow2(*from_luks)
 
-    def qcow2_to_luks(self, what, peer):
+    def qcow2_to_luks(self, what, peer, command, prefix, type):
         image = self.path("image.qcow2")
         self.bench.process(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", self.path("plain"),
                             image])
@@ -30,8 +33,8 @@ class Qcow2Rows:
         self.bench.versus(
             what,
             (self.bench.remove("out"),
-             self.bench.lukskeep("encrypt", f"qcow2:{image}", self.path("out"), "--type", "luks2",
-                                 "--key", f"file:{self.bench.key}", *self.cheap)),
+             self.bench.lukskeep(*command.split(), f"{prefix}{image}", self.path("out"), "--type",
+                                 type, "--key", f"file:{self.bench.key}", *self.cheap)),
             peer,
             (self.bench.empty_volume,
              ["qemu-img", "convert", "-n", *self.secret, "-f", "qcow2", "--target-image-opts",

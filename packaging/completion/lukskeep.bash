@@ -17,21 +17,6 @@ _lukskeep_options() {
     'serve')
       options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
-    'vm attach')
-      options='--qmp --volume --header --policy --key --kdf-limit --allow-insecure --id --device --bus --via --read-only --export-socket --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'vm detach')
-      options='--qmp --id --timeout --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'vm list')
-      options='--qmp --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'vm xml')
-      options='--volume --header --policy --secret-uuid --usage --persistent --part --engine --nbd-socket --target --bus --serial --read-only --rbd-host --rbd-user --rbd-secret --id --secret-file --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'vm define')
-      options='--volume --header --policy --secret-uuid --usage --persistent --key --kdf-limit --allow-insecure --connect --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
-      ;;
     'key list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -173,6 +158,21 @@ _lukskeep_options() {
     'inspect')
       options='--key --header --expect --allow --tee --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
+    'image encrypt')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image decrypt')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image convert')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image rekey')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --new-key --keep-volume-key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image volume-check')
+      options='--type-json --back-end --volume-size --key --allow --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'tang serve')
       options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -283,20 +283,20 @@ _lukskeep_values() {
     --discard)
       values='off on zeroes'
       ;;
-    --via)
-      values='qemu nbd'
-      ;;
-    --part)
-      values='secret disk commandline'
-      ;;
-    --engine)
-      values='qemu librbd'
-      ;;
     --priority)
       values='normal prefer ignore'
       ;;
     --pin)
       values='tang tpm2 sss null'
+      ;;
+    --format)
+      values='raw qcow2'
+      ;;
+    --make-key)
+      values='symmetric passphrase'
+      ;;
+    --back-end)
+      values='brick rbd'
       ;;
     --curve)
       values='P-256 P-384 P-521'
@@ -324,14 +324,11 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve vm key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect image tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
     case "$noun" in
-      vm)
-        words='attach detach list xml define'
-        ;;
       key)
         words='list test add remove change convert'
         ;;
@@ -346,6 +343,9 @@ _lukskeep() {
         ;;
       policy)
         words='show check'
+        ;;
+      image)
+        words='encrypt decrypt convert rekey volume-check'
         ;;
       tang)
         words='serve keygen rotate keys hide unhide delete usage backup restore'
@@ -368,7 +368,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--bus|--cipher|--client-ca|--connect|--connections|--consumer|--curve|--device|--discard|--encoding|--endpoint|--engine|--expect|--expires|--export|--export-socket|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--id|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--nbd-socket|--new-key|--older-than|--part|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--qmp|--quarantine|--rate-limit|--rbd-host|--rbd-secret|--rbd-user|--recipient|--remove|--row-time|--run|--secret|--secret-file|--secret-uuid|--sector-size|--serial|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--target|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--via|--volume|--volume-key|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--back-end|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--format|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-name|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--make-key|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--type-json|--usage|--users|--uuid|--volume-key|--volume-size|--wrapping-key)
       compopt -o default
       return
       ;;

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "cli/cmd_image.h"
 #include "cli/command.h"
 #include "cli/key_manager_args.h"
 #include "cli/volume_access.h"
@@ -96,6 +97,16 @@ constexpr std::array kCommands = {
                  make_policy_check},
     CommandEntry{"inspect", "tell what an image is, and whether it is safe", false, false,
                  make_inspect},
+    CommandEntry{"image encrypt", "make an encrypted image of a plain one", true, true,
+                 make_image_encrypt},
+    CommandEntry{"image decrypt", "make a plain image of an encrypted one", true, false,
+                 make_image_decrypt},
+    CommandEntry{"image convert", "turn raw into qcow2 or back, encrypted or not", true, true,
+                 make_image_convert},
+    CommandEntry{"image rekey", "encrypt an encrypted image anew, with other keys", true, true,
+                 make_image_rekey},
+    CommandEntry{"image volume-check", "tell whether an image may become a volume of a type", false,
+                 false, make_image_volume_check},
     CommandEntry{"tang serve", "answer clients that unlock volumes over the network", false, false,
                  make_tang_serve},
     CommandEntry{"tang keygen", "make a pair of keys", true, false, make_tang_keygen},

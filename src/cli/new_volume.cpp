@@ -146,10 +146,15 @@ NewVolume prepare_new_volume(const Session& session, const NewVolumeArgs& args,
                              std::uint32_t sector_size_bytes, const std::string& name) {
   warn_if_insecure(args.allow_insecure);
   luks::CreateOptions options = create_options(session, args, sector_size_bytes);
-  if (!args.volume_key.empty()) options.volume_key = read_volume_key(session, args.volume_key);
+  if (!args.known_volume_key.empty()) {
+    options.volume_key = args.known_volume_key.clone();
+  } else if (!args.volume_key.empty()) {
+    options.volume_key = read_volume_key(session, args.volume_key);
+  }
   NewVolume volume;
   volume.fresh = luks::make_header(options);
-  volume.passphrase = read_new_passphrase(session, args.key, name);
+  volume.passphrase = args.known_passphrase.empty() ? read_new_passphrase(session, args.key, name)
+                                                    : args.known_passphrase.clone();
   volume.keyslot.cost = choose_cost(session, args.kdf, kdf_defaults(version_of(args)));
   if (args.kdf.hash) volume.keyslot.af_hash = *args.kdf.hash;
   return volume;

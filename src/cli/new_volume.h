@@ -30,6 +30,9 @@ struct NewVolumeArgs {
   std::string header;
   std::string key = "prompt:";
   std::string volume_key;
+  // Instead of what `key` and `volume_key` name, if not empty.
+  SecretBytes known_passphrase;
+  SecretBytes known_volume_key;
   bool allow_insecure = false;
   KdfArgs kdf;
 

@@ -8,7 +8,9 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -732,6 +734,22 @@ TEST(HostileImages, NoneTakesMoreMemoryThanTheBound) {
     peak_bytes = before;
     inspect_chunks(row.image.bytes, 65536);
     EXPECT_LE(peak_bytes - before, 4 * kMiB) << row.format << ", " << row.name;
+  });
+}
+
+TEST(HostileImages, NoneIsCalledSafeUnderThreeLayersOfEncryption) {
+  Nest nest;
+  for_each_row([&](const Row& row) {
+    Bytes bytes = row.image.bytes;
+    bytes.resize((bytes.size() + 511) / 512 * 512);  // volumes hold whole sectors
+    const Report flat = inspect_chunks(bytes, 65536);
+    EXPECT_TRUE(!flat.safe() || bytes.size() != row.image.bytes.size()) << row.name;
+    const Report outer = nest.look(bytes);
+    EXPECT_EQ(outer.safe(), flat.safe()) << row.format << ", " << row.name;
+    ASSERT_TRUE(outer.inner && outer.inner->inner && outer.inner->inner->inner);
+    // What is encrypted in the row itself would be the fourth layer.
+    if (flat.encrypted) return;
+    EXPECT_EQ(describe(*outer.inner->inner->inner), describe(flat)) << row.format << row.name;
   });
 }
 

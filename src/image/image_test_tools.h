@@ -2,14 +2,20 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "image/crc32.h"
+#include "image/inspect_device.h"
+#include "luks/crypt_device.h"
 #include "luks/luks2_codec.h"
 #include "luks/test_volume.h"
+#include "storage/memory_device.h"
 
 namespace lukskeep::image::testing {
 
@@ -266,5 +272,37 @@ void change_luks2(Image& image, Change change) {
   image.put(0, as_string_view(luks::encode_luks2(header, luks::Luks2Copy::kPrimary, salt)));
   image.put(kSize, as_string_view(luks::encode_luks2(header, luks::Luks2Copy::kSecondary, salt)));
 }
+
+// Three volumes, each within another, whose innermost contents can be replaced.
+class Nest {
+ public:
+  Nest() {
+    device_ = std::make_shared<storage::MemoryDevice>(Bytes());
+    inner_ = device_;
+    for (const luks::Version version :
+         {luks::Version::kLuks2, luks::Version::kLuks1, luks::Version::kLuks2}) {
+      const luks::NewHeader fresh = luks::make_header(luks::testing::cheap_options(version));
+      inner_->resize(luks::header_device_bytes(fresh.header) + 512);
+      luks::create_volume(inner_, fresh, as_byte_view(luks::testing::kFirstPassphrase),
+                          luks::testing::cheap_keyslot());
+      inner_ = luks::make_crypt_device(fresh.header, inner_, fresh.volume_key.span(),
+                                       {.writable = true});
+      keys_.push_back(fresh.volume_key.clone());
+    }
+  }
+
+  Report look(ByteView bytes) {
+    inner_->resize(bytes.size());
+    inner_->write(0, bytes);
+    return inspect(device_, {.unlock = [this](const luks::HeaderFile&, unsigned layer) {
+                     return std::optional(luks::Unlocked{.key = keys_.at(layer).clone()});
+                   }});
+  }
+
+ private:
+  std::shared_ptr<Device> device_;
+  std::shared_ptr<Device> inner_;
+  std::vector<SecretBytes> keys_;
+};
 
 }  // namespace lukskeep::image::testing
