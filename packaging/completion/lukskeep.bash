@@ -158,6 +158,9 @@ _lukskeep_options() {
     'inspect')
       options='--key --header --expect --allow --tee --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
+    'image volume-check')
+      options='--type-json --back-end --volume-size --key --allow --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'tang serve')
       options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -274,6 +277,9 @@ _lukskeep_values() {
     --pin)
       values='tang tpm2 sss null'
       ;;
+    --back-end)
+      values='brick rbd'
+      ;;
     --curve)
       values='P-256 P-384 P-521'
       ;;
@@ -300,7 +306,7 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect image tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
@@ -319,6 +325,9 @@ _lukskeep() {
         ;;
       policy)
         words='show check'
+        ;;
+      image)
+        words='volume-check'
         ;;
       tang)
         words='serve keygen rotate keys hide unhide delete usage backup restore'
@@ -341,7 +350,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--back-end|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--type-json|--usage|--users|--uuid|--volume-key|--volume-size|--wrapping-key)
       compopt -o default
       return
       ;;

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "cli/cmd_image.h"
 #include "cli/command.h"
 #include "cli/key_manager_args.h"
 #include "cli/volume_access.h"
@@ -81,6 +82,8 @@ constexpr std::array kCommands = {
                  make_policy_check},
     CommandEntry{"inspect", "tell what an image is, and whether it is safe", false, false,
                  make_inspect},
+    CommandEntry{"image volume-check", "tell whether an image may become a volume of a type", false,
+                 false, make_image_volume_check},
     CommandEntry{"tang serve", "answer clients that unlock volumes over the network", false, false,
                  make_tang_serve},
     CommandEntry{"tang keygen", "make a pair of keys", true, false, make_tang_keygen},
