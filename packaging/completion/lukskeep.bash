@@ -161,6 +161,27 @@ _lukskeep_options() {
     'image volume-check')
       options='--type-json --back-end --volume-size --key --allow --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
+    'image properties')
+      options='--key-id --compressed --key-deletion --style --properties --openstack --apply --image-service --timeout --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image export')
+      options='--key-id --recipient --sign-key --properties --allow --kdf-limit --allow-insecure --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image import')
+      options='--signer --identity --key-deletion --style --openstack --allow --kdf-limit --allow-insecure --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image upload')
+      options='--image-service --timeout --name --key-id --key-deletion --style --properties --allow --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image download')
+      options='--image-service --timeout --allow --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image verify')
+      options='--image-service --timeout --progress --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image delete')
+      options='--image-service --timeout --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'tang serve')
       options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -280,6 +301,12 @@ _lukskeep_values() {
     --back-end)
       values='brick rbd'
       ;;
+    --key-deletion)
+      values='delete keep'
+      ;;
+    --style)
+      values='spec cinder nova'
+      ;;
     --curve)
       values='P-256 P-384 P-521'
       ;;
@@ -327,7 +354,7 @@ _lukskeep() {
         words='show check'
         ;;
       image)
-        words='volume-check'
+        words='volume-check properties export import upload download verify delete'
         ;;
       tang)
         words='serve keygen rotate keys hide unhide delete usage backup restore'
@@ -350,7 +377,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--back-end|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--type-json|--usage|--users|--uuid|--volume-key|--volume-size|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--apply|--back-end|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--image-service|--interval|--iter-time|--kdf-limit|--keep|--key|--key-deletion|--key-id|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--properties|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--sign-key|--signed-by|--signer|--size|--slot|--socket|--store|--style|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--type-json|--usage|--users|--uuid|--volume-key|--volume-size|--wrapping-key)
       compopt -o default
       return
       ;;

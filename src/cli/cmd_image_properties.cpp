@@ -9,8 +9,9 @@
 #include <lukskeep/error.h>
 
 #include "base/bytes.h"
-#include "cli/command.h"
+#include "cli/cmd_image.h"
 #include "cli/image_properties.h"
+#include "cli/image_service.h"
 #include "cli/volume_access.h"
 #include "image/inspect_device.h"
 #include "image/properties.h"
@@ -37,6 +38,12 @@ class ImageProperties final : public Command {
                 set_path_);
     options.flag({.name = "--openstack", .help = "print options for 'openstack image create'"},
                  openstack_);
+    options.add({.name = "--apply",
+                 .value = "IMAGE",
+                 .help = "set the properties of this image in Glance, and remove those of other "
+                         "styles"},
+                apply_);
+    service_.declare(options);
   }
 
   void run(const Session& session) override {
@@ -58,7 +65,9 @@ class ImageProperties final : public Command {
         problems.push_back(std::move(problem));
     }
     if (image::has_error(problems)) session.outcome->exit_status = exit_status(Code::kUsage);
-    finish(session, write(description), problems);
+    const Properties set = write(description);
+    if (apply_) apply(session, set, problems);
+    finish(session, set, problems);
   }
 
  private:
@@ -92,6 +101,33 @@ class ImageProperties final : public Command {
     return image::write_properties(description, {.style = args_.style, .disk_formats = {}});
   }
 
+  void apply(const Session& session, const Properties& set,
+             const std::vector<PropertyProblem>& problems) const {
+    // What is wrong with a set that is there is what this mends; a set without a key is none.
+    if (set.empty() || image::read_properties(set).description.key_id.empty()) {
+      warn_of(problems);
+      throw Error(Code::kInvalidArgument, "there is no whole set to apply",
+                  "name the encrypted image, and its secret with --key-id");
+    }
+    const image::Services services = service_.services(session, session.cancel, false);
+    const image::GlanceImage image = services.glance->get(*apply_);
+    std::vector<std::string> unwanted;
+    for (const auto& [name, value] : image.properties) {
+      if (image::is_encryption_property(name) && !set.contains(name)) unwanted.push_back(name);
+    }
+    services.glance->change(image, set, unwanted);
+    for (const char* name : {"disk_format", "container_format"}) {
+      const auto found = image.properties.find(name);
+      if (image.status == "queued" ||
+          (found != image.properties.end() && found->second == set.at(name))) {
+        continue;
+      }
+      warn(fmt::format("the {} of an image with data cannot be changed: it stays '{}', not '{}'",
+                       name, found == image.properties.end() ? "" : printable(found->second),
+                       set.at(name)));
+    }
+  }
+
   void finish(const Session& session, const Properties& set,
               const std::vector<PropertyProblem>& problems) const {
     if (!session.json) warn_of(problems);
@@ -116,6 +152,8 @@ class ImageProperties final : public Command {
   PropertyArgs args_;
   std::optional<std::string> set_path_;
   bool openstack_ = false;
+  std::optional<std::string> apply_;
+  ImageServiceArgs service_;
 };
 
 }  // namespace

@@ -15,6 +15,12 @@ void PropertyArgs::declare(Options& options) {
                .value = "ID",
                .help = "the secret that opens the image, as its key manager calls it"},
               key_id);
+  options.flag({.name = "--compressed", .help = "the image will be uploaded compressed by gzip"},
+               compressed);
+  declare_output(options);
+}
+
+void PropertyArgs::declare_output(Options& options) {
   options.add({.name = "--key-deletion",
                .value = "POLICY",
                .help = "what becomes of the secret when the image is deleted: delete or keep",
@@ -25,8 +31,6 @@ void PropertyArgs::declare(Options& options) {
                .help = "whose properties to write: spec (default), cinder or nova",
                .choices = {"spec", "cinder", "nova"}},
               [this](const std::string& value) { style = image::parse_style(value); });
-  options.flag({.name = "--compressed", .help = "the image will be uploaded compressed by gzip"},
-               compressed);
 }
 
 void PropertyArgs::apply(image::Description& description) const {

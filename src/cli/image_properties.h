@@ -19,7 +19,10 @@ struct PropertyArgs {
   image::Style style = image::Style::kSpec;
   bool compressed = false;
 
+  // All of them.
   void declare(Options& options);
+  // --key-deletion and --style: where the rest is known.
+  void declare_output(Options& options);
   // What the user said goes before what a set says.
   void apply(image::Description& description) const;
 };

@@ -52,7 +52,7 @@ class MemorySource final : public BundleSource {
 };
 
 // Two chunks of data, one of zeroes, and a short one.
-Bytes picture() {
+Bytes make_picture() {
   Bytes bytes(3 * kChunk + 1000);
   std::uint32_t state = 1;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
@@ -60,6 +60,11 @@ Bytes picture() {
     const bool hole = i >= kChunk && i < 2 * kChunk;
     bytes[i] = hole ? std::byte{} : static_cast<std::byte>(state >> 24);
   }
+  return bytes;
+}
+
+const Bytes& picture() {
+  static const Bytes bytes = make_picture();
   return bytes;
 }
 
@@ -135,7 +140,7 @@ TEST(Bundle, EveryChangeIsFound) {
   const Made made = make(picture());
   const std::size_t head_bytes = made.bytes.size() - (2 * kChunk + 1000);
   for (std::size_t at = 0; at < made.bytes.size();
-       at += at < head_bytes ? 1 : made.bytes.size() / 20) {
+       at += at < head_bytes ? 5 : made.bytes.size() / 20) {
     Bytes changed = made.bytes;
     changed[at] ^= std::byte{0x20};
     storage::MemoryDevice part((Bytes()));

@@ -458,6 +458,41 @@ bool is_encryption_property(std::string_view name) noexcept {
       kMembers, [&](const Member& member) { return member.style && member.name == name; });
 }
 
+bool is_image_attribute(std::string_view name) noexcept {
+  constexpr std::array<std::string_view, 30> kAttributes = {"id",
+                                                            "name",
+                                                            "status",
+                                                            "visibility",
+                                                            "size",
+                                                            "virtual_size",
+                                                            "checksum",
+                                                            "os_hidden",
+                                                            "os_hash_algo",
+                                                            "os_hash_value",
+                                                            "owner",
+                                                            "owner_id",
+                                                            "protected",
+                                                            "is_protected",
+                                                            "tags",
+                                                            "created_at",
+                                                            "updated_at",
+                                                            "file",
+                                                            "schema",
+                                                            "self",
+                                                            "stores",
+                                                            "locations",
+                                                            "direct_url",
+                                                            "min_disk",
+                                                            "min_ram",
+                                                            "disk_format",
+                                                            "container_format",
+                                                            "properties",
+                                                            "image_id",
+                                                            "os_glance_importing_to_stores"};
+  return std::ranges::find(kAttributes, name) != kAttributes.end() ||
+         name.starts_with("os_glance_");
+}
+
 ReadProperties read_properties(const Properties& properties) { return Reader(properties).read(); }
 
 Description describe(const Report& report, bool compressed) {

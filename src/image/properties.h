@@ -95,6 +95,9 @@ bool has_error(const std::vector<PropertyProblem>& problems) noexcept;
 // The members of any generation.
 bool is_encryption_property(std::string_view name) noexcept;
 
+// What Glance itself says of an image, such as its size: no property that a user sets.
+bool is_image_attribute(std::string_view name) noexcept;
+
 // A set in JSON: a flat object, an image of Glance's API, or what `openstack image show -f json`
 // prints (its "properties" member goes before the rest). Numbers and truth values become text; what
 // is no value is passed over. At most limits::kImagePropertiesMax members. Throws Error{kDamaged}
