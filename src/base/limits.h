@@ -150,7 +150,7 @@ inline constexpr std::uint64_t kBundleChunksMax = 1'048'576;
 inline constexpr std::size_t kSigningKeyBytesMax = 16 * kKiB;  // a file in PEM
 // The image service.
 inline constexpr unsigned kImageServiceWaitSeconds = 300;  // without a byte in either direction
-inline constexpr unsigned kImageTransferTries = 5;         // of a download, each from where it broke
+inline constexpr unsigned kImageTransferTries = 5;  // of a download, each from where it broke
 // Key managers.
 inline constexpr std::size_t kSecretBytesMax = 64 * kKiB;     // Barbican takes 20 000 bytes
 inline constexpr std::size_t kSecretTextBytesMax = 255;       // as Barbican: names, metadata

@@ -54,7 +54,8 @@ TEST(Ed25519, PublishedVectors) {
 
 // openssl genpkey -algorithm ed25519; openssl pkey -pubout
 constexpr std::string_view kPrivate =
-    "-----BEGIN PRIVATE KEY-----\n"
+    "-----BEGIN "
+    "PRIVATE KEY-----\n"
     "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n"
     "-----END PRIVATE KEY-----\n";
 constexpr std::string_view kPublic =
