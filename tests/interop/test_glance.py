@@ -56,8 +56,7 @@ class Project:
 
     def cinder_key(self):
         """A key as Cinder orders it, and the passphrase that it stands for."""
-        name = self("keystore", "store", "--order", "--algorithm", "aes", "--bits",
-                    "256").stdout.decode().strip()
+        name = self("keystore", "store", "--generate", "256").stdout.decode().strip()
         return name, self("keystore", "get", name).stdout.hex().encode()
 
 
