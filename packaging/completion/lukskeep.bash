@@ -158,20 +158,29 @@ _lukskeep_options() {
     'inspect')
       options='--key --header --expect --allow --tee --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
-    'image encrypt')
-      options='--format --compress --holes --limit-rate --direct --progress --allow --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'image decrypt')
-      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'image convert')
-      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
-    'image rekey')
-      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --new-key --keep-volume-key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
-      ;;
     'image volume-check')
       options='--type-json --back-end --volume-size --key --allow --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image properties')
+      options='--key-id --compressed --key-deletion --style --properties --openstack --apply --image-service --timeout --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image export')
+      options='--key-id --recipient --sign-key --properties --allow --kdf-limit --allow-insecure --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image import')
+      options='--signer --identity --key-deletion --style --openstack --allow --kdf-limit --allow-insecure --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image upload')
+      options='--image-service --timeout --name --key-id --key-deletion --style --properties --allow --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image download')
+      options='--image-service --timeout --allow --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image verify')
+      options='--image-service --timeout --progress --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image delete')
+      options='--image-service --timeout --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang serve')
       options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --allow-backing --allow-data-file --json --quiet --help'
@@ -289,14 +298,14 @@ _lukskeep_values() {
     --pin)
       values='tang tpm2 sss null'
       ;;
-    --format)
-      values='raw qcow2'
-      ;;
-    --make-key)
-      values='symmetric passphrase'
-      ;;
     --back-end)
       values='brick rbd'
+      ;;
+    --key-deletion)
+      values='delete keep'
+      ;;
+    --style)
+      values='spec cinder nova'
       ;;
     --curve)
       values='P-256 P-384 P-521'
@@ -345,7 +354,7 @@ _lukskeep() {
         words='show check'
         ;;
       image)
-        words='encrypt decrypt convert rekey volume-check'
+        words='volume-check properties export import upload download verify delete'
         ;;
       tang)
         words='serve keygen rotate keys hide unhide delete usage backup restore'
@@ -368,7 +377,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--back-end|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--format|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-name|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--make-key|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--type-json|--usage|--users|--uuid|--volume-key|--volume-size|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--apply|--back-end|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--image-service|--interval|--iter-time|--kdf-limit|--keep|--key|--key-deletion|--key-id|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--properties|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--sign-key|--signed-by|--signer|--size|--slot|--socket|--store|--style|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--type-json|--usage|--users|--uuid|--volume-key|--volume-size|--wrapping-key)
       compopt -o default
       return
       ;;

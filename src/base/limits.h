@@ -149,6 +149,19 @@ inline constexpr std::size_t kInspectRangeBytesMax = 256 * kKiB;  // of any othe
 inline constexpr std::uint64_t kInspectLuks2CopyBytesMax = kInspectHeadBytes / 2;
 inline constexpr std::size_t kInspectFindingsMax = 64;  // of one format
 inline constexpr unsigned kInspectLayersMax = 4;        // of encryption within encryption
+// Images and what is said of them.
+inline constexpr std::size_t kImagePropertiesMax = 1024;
+inline constexpr std::size_t kImagePropertiesBytesMax = 1 * kMiB;
+// Bundles: chunks grow with the image, so that their list stays below 32 MiB and one is in memory
+// at a time.
+inline constexpr std::size_t kBundleManifestBytesMax = 2 * kMiB;
+inline constexpr std::uint64_t kBundleChunkBytesMin = 1 * kMiB;
+inline constexpr std::uint64_t kBundleChunkBytesMax = 64 * kMiB;
+inline constexpr std::uint64_t kBundleChunksMax = 1'048'576;
+inline constexpr std::size_t kSigningKeyBytesMax = 16 * kKiB;  // a file in PEM
+// The image service.
+inline constexpr unsigned kImageServiceWaitSeconds = 300;  // without a byte in either direction
+inline constexpr unsigned kImageTransferTries = 5;  // of a download, each from where it broke
 // Key managers.
 inline constexpr std::size_t kSecretBytesMax = 64 * kKiB;     // Barbican takes 20 000 bytes
 inline constexpr std::size_t kSecretTextBytesMax = 255;       // as Barbican: names, metadata

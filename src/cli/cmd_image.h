@@ -12,5 +12,12 @@ std::unique_ptr<Command> make_image_decrypt();
 std::unique_ptr<Command> make_image_convert();
 std::unique_ptr<Command> make_image_rekey();
 std::unique_ptr<Command> make_image_volume_check();
+std::unique_ptr<Command> make_image_properties();
+std::unique_ptr<Command> make_image_export();
+std::unique_ptr<Command> make_image_import();
+std::unique_ptr<Command> make_image_upload();
+std::unique_ptr<Command> make_image_download();
+std::unique_ptr<Command> make_image_verify();
+std::unique_ptr<Command> make_image_delete();
 
 }  // namespace lukskeep::cli

@@ -107,6 +107,18 @@ constexpr std::array kCommands = {
                  make_image_rekey},
     CommandEntry{"image volume-check", "tell whether an image may become a volume of a type", false,
                  false, make_image_volume_check},
+    CommandEntry{"image properties", "tell what services are to be told of an encrypted image",
+                 false, false, make_image_properties},
+    CommandEntry{"image export", "put an image and its key into a bundle for somebody else", true,
+                 false, make_image_export},
+    CommandEntry{"image import", "take an image and its key out of a bundle", true, false,
+                 make_image_import},
+    CommandEntry{"image upload", "put an image into Glance", true, false, make_image_upload},
+    CommandEntry{"image download", "fetch an image from Glance", true, false, make_image_download},
+    CommandEntry{"image verify", "tell whether an image in Glance is as it should be", false, false,
+                 make_image_verify},
+    CommandEntry{"image delete", "delete an image from Glance, and its key if it says so", true,
+                 false, make_image_delete},
     CommandEntry{"tang serve", "answer clients that unlock volumes over the network", false, false,
                  make_tang_serve},
     CommandEntry{"tang keygen", "make a pair of keys", true, false, make_tang_keygen},
@@ -167,7 +179,7 @@ Options options_of(const CommandEntry& entry, Command& command, Session& session
   command.declare(options);
   options.heading("General");
   // Elsewhere --insecure could be taken for the command's own lack of care.
-  const bool own = entry.name.starts_with("keystore ");
+  const bool own = entry.name.starts_with("keystore ") || uses_image_service(options);
   if (uses_key_manager(entry, options)) {
     declare_key_manager(options, session, own ? "--insecure" : "--key-manager-insecure");
   }

@@ -60,8 +60,8 @@ keys::Credentials read_credentials_file(const std::string& path) {
   return keys::parse_credentials(text.span(), fmt::format("'{}'", printable(path, 256)));
 }
 
-// A file that is named, or the user's own, or what the tools of OpenStack and Vault find in the
-// environment.
+}  // namespace
+
 keys::Credentials read_credentials() {
   if (const char* named = std::getenv("LUKSKEEP_CREDENTIALS"); named != nullptr && *named != '\0') {
     return read_credentials_file(named);
@@ -81,17 +81,20 @@ keys::Credentials read_credentials() {
   return credentials;
 }
 
-}  // namespace
-
 bool uses_key_manager(const CommandEntry& entry, const Options& options) {
-  constexpr std::array<std::string_view, 4> kKeys = {"--key", "--new-key", "--identity",
-                                                     "--recipient"};
+  constexpr std::array<std::string_view, 5> kKeys = {"--key", "--new-key", "--identity",
+                                                     "--recipient", "--image-service"};
   // Of the backups of a Tang server's keys no key manager is told.
   if (entry.name.starts_with("tang ")) return false;
   return entry.name.starts_with("keystore ") ||
          std::ranges::any_of(options.all(), [&](const Options::Info& info) {
            return std::ranges::find(kKeys, info.name) != kKeys.end();
          });
+}
+
+bool uses_image_service(const Options& options) {
+  return std::ranges::any_of(
+      options.all(), [](const Options::Info& info) { return info.name == "--image-service"; });
 }
 
 void declare_key_manager(Options& options, Session& session, std::string_view insecure_name) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "keys/credentials.h"
 #include "keys/key_manager.h"
 #include "keys/open_key_manager.h"
 #include "keys/passphrase_resolver.h"
@@ -18,6 +19,8 @@ namespace lukskeep::cli {
 
 // Whether `entry`, which has declared `options`, takes keys or works on secrets.
 bool uses_key_manager(const CommandEntry& entry, const Options& options);
+// Whether it talks to Glance: then --insecure is about all services.
+bool uses_image_service(const Options& options);
 // --key-manager and --insecure.
 void declare_key_manager(Options& options, Session& session, std::string_view insecure_name);
 
@@ -31,6 +34,10 @@ std::string default_wrapping_key();
 // Warns if --insecure is given. `uri` may name another than the session's.
 std::unique_ptr<keys::KeyManager> open_key_manager(const Session& session);
 std::unique_ptr<keys::KeyManager> open_key_manager(const Session& session, const std::string& uri);
+
+// A file that LUKSKEEP_CREDENTIALS names, or the user's own, or what the tools of OpenStack and
+// Vault find in the environment.
+keys::Credentials read_credentials();
 
 // Reads the wrapping key of a keystore from where the file says, or LUKSKEEP_KEYSTORE_KEY.
 SecretBytes read_wrapping_key(const Session& session, const keys::WrappingInfo& info);

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <random>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -58,6 +61,8 @@ void check_headers(const HttpRequest& request) {
   }
 }
 
+constexpr long kTransferBufferBytes = 512L * 1024;
+
 // What arrives, with bounds that the other side cannot move.
 struct Receiver {
   HttpResponse response;
@@ -65,11 +70,23 @@ struct Receiver {
   std::size_t header_bytes = 0;
   bool too_large = false;
   const CancelToken* cancel = nullptr;
+  const HttpRequest* request = nullptr;
+  std::exception_ptr thrown;  // by a callback of the request: libcurl is C
 };
 
 std::size_t on_body(char* data, std::size_t unit, std::size_t count, void* user) {
   auto& receiver = *static_cast<Receiver*>(user);
   const std::size_t size = unit * count;
+  const long status = receiver.response.status;
+  if (receiver.request->take_body && (status == 200 || status == 206)) {
+    try {
+      receiver.request->take_body(receiver.response, std::as_bytes(std::span(data, size)));
+      return size;
+    } catch (...) {
+      receiver.thrown = std::current_exception();
+      return 0;
+    }
+  }
   if (size > receiver.body_bytes_max - receiver.response.body.size()) {
     receiver.too_large = true;
     return 0;
@@ -88,6 +105,15 @@ std::size_t on_body(char* data, std::size_t unit, std::size_t count, void* user)
   return size;
 }
 
+// Of "HTTP/1.1 206 Partial Content"; libcurl has refused what is none.
+long status_of(std::string_view line) {
+  const std::size_t space = line.find(' ');
+  long status = 0;
+  if (space == std::string_view::npos) return status;
+  std::from_chars(line.data() + space + 1, line.data() + line.size(), status);
+  return status;
+}
+
 std::size_t on_header(char* data, std::size_t unit, std::size_t count, void* user) {
   auto& receiver = *static_cast<Receiver*>(user);
   const std::size_t size = unit * count;
@@ -100,6 +126,7 @@ std::size_t on_header(char* data, std::size_t unit, std::size_t count, void* use
   const std::size_t colon = line.find(':');
   if (line.starts_with("HTTP/")) {
     receiver.response.headers.clear();  // of an interim answer
+    receiver.response.status = status_of(line);
   } else if (colon != std::string_view::npos) {
     receiver.response.headers.emplace_back(lower(trimmed(line.substr(0, colon))),
                                            std::string(trimmed(line.substr(colon + 1))));
@@ -113,25 +140,41 @@ int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
 }
 
 struct Upload {
-  ByteView body;
-  ByteView rest;
+  const HttpRequest& request;
+  Receiver& receiver;
+  std::uint64_t at = 0;
+
+  std::uint64_t size() const {
+    return request.read_body ? request.read_body_bytes : request.body.size();
+  }
 };
 
 // From the start again: a connection that was kept open may turn out to be closed.
 int on_seek(void* user, curl_off_t offset, int origin) {
   auto& upload = *static_cast<Upload*>(user);
-  if (origin != SEEK_SET || offset < 0 || std::cmp_greater(offset, upload.body.size())) {
+  if (origin != SEEK_SET || offset < 0 || std::cmp_greater(offset, upload.size())) {
     return CURL_SEEKFUNC_FAIL;
   }
-  upload.rest = upload.body.subspan(static_cast<std::size_t>(offset));
+  upload.at = static_cast<std::uint64_t>(offset);
   return CURL_SEEKFUNC_OK;
 }
 
 std::size_t on_upload(char* out, std::size_t unit, std::size_t count, void* user) {
   auto& upload = *static_cast<Upload*>(user);
-  const std::size_t size = std::min(unit * count, upload.rest.size());
-  if (size != 0) std::memcpy(out, upload.rest.data(), size);
-  upload.rest = upload.rest.subspan(size);
+  const auto size =
+      static_cast<std::size_t>(std::min<std::uint64_t>(unit * count, upload.size() - upload.at));
+  if (size == 0) return 0;
+  if (!upload.request.read_body) {
+    std::memcpy(out, upload.request.body.data() + upload.at, size);
+  } else {
+    try {
+      upload.request.read_body(upload.at, std::as_writable_bytes(std::span(out, size)));
+    } catch (...) {
+      upload.receiver.thrown = std::current_exception();
+      return CURL_READFUNC_ABORT;
+    }
+  }
+  upload.at += size;
   return size;
 }
 
@@ -232,13 +275,13 @@ struct HttpClient::State {
   void set_method(const HttpRequest& request, Upload& upload) const {
     if (request.method == "HEAD") {
       set(CURLOPT_NOBODY, 1L);
-    } else if (request.method == "PUT" || request.method == "POST" || !request.body.empty()) {
+    } else if (request.method == "PUT" || request.method == "POST" || upload.size() != 0) {
       set(CURLOPT_UPLOAD, 1L);
       set(CURLOPT_READFUNCTION, &on_upload);
       set(CURLOPT_READDATA, &upload);
       set(CURLOPT_SEEKFUNCTION, &on_seek);
       set(CURLOPT_SEEKDATA, &upload);
-      set(CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+      set(CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(upload.size()));
       set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
     } else {
       set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
@@ -256,6 +299,7 @@ struct HttpClient::State {
 
   [[noreturn]] void fail(CURLcode code, const Receiver& receiver, std::string_view url) const {
     const std::string origin = origin_of(url);
+    if (receiver.thrown) std::rethrow_exception(receiver.thrown);
     if (receiver.cancel != nullptr) receiver.cancel->check();
     if (receiver.too_large) {
       throw Error(Code::kRemote, fmt::format("'{}' answers more than it may", origin));
@@ -278,8 +322,9 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   state_->open();
   Receiver receiver{
       .body_bytes_max = request.response_bytes.value_or(state_->limits.response_bytes),
-      .cancel = state_->cancel};
-  Upload upload{.body = request.body, .rest = request.body};
+      .cancel = state_->cancel,
+      .request = &request};
+  Upload upload{.request = request, .receiver = receiver};
   state_->set_common(request, receiver);
   state_->set_method(request, upload);
   if (request.aws != nullptr) state_->set_aws(*request.aws);
@@ -304,8 +349,13 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
     wipe(std::as_writable_bytes(std::span(line)));
   }
   state_->set(CURLOPT_HTTPHEADER, list.get());
+  // Buffers of libcurl's own size make a large transfer wait for each of them.
+  if (request.read_body) state_->set(CURLOPT_UPLOAD_BUFFERSIZE, kTransferBufferBytes);
+  if (request.take_body) state_->set(CURLOPT_BUFFERSIZE, kTransferBufferBytes);
   const CURLcode code = state_->perform();
-  if (code != CURLE_OK) state_->fail(code, receiver, request.url);
+  // Who refuses a body need not read it: what it said before it hung up counts.
+  const bool refused = code == CURLE_SEND_ERROR && receiver.response.status >= 400;
+  if (code != CURLE_OK && !refused) state_->fail(code, receiver, request.url);
   state_->curl->easy_getinfo(state_->handle, CURLINFO_RESPONSE_CODE, &receiver.response.status);
   return std::move(receiver.response);
 }

@@ -27,6 +27,8 @@ struct AwsCredentials {
   std::string region = "us-east-1";
 };
 
+struct HttpResponse;
+
 struct HttpRequest {
   std::string method = "GET";
   std::string url;                                           // http: or https:, nothing else
@@ -37,6 +39,14 @@ struct HttpRequest {
   const SecretBytes* secret_value = nullptr;
   const AwsCredentials* aws = nullptr;        // signs for the service "s3"
   std::optional<std::size_t> response_bytes;  // instead of the client's limit
+
+  // Instead of `body`, for what is large: fills all of `out` with what stands at the offset. May be
+  // called for the same bytes again, and may throw.
+  std::function<void(std::uint64_t offset_bytes, MutableBytes out)> read_body;
+  std::uint64_t read_body_bytes = 0;
+  // Gets the body of an answer with status 200 or 206 as it comes, without a limit, instead of
+  // HttpResponse::body; the status and headers are known then. May throw.
+  std::function<void(const HttpResponse& head, ByteView bytes)> take_body;
 };
 
 struct HttpResponse {
@@ -50,7 +60,7 @@ struct HttpResponse {
 
 struct HttpLimits {
   std::uint32_t connect_ms = 5'000;
-  std::uint32_t total_ms = 60'000;
+  std::uint32_t total_ms = 60'000;   // 0: as long as bytes move
   std::uint32_t stall_seconds = 30;  // without a byte in either direction
   std::size_t response_bytes = std::size_t{1} << 20;
 };

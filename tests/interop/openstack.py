@@ -1,4 +1,6 @@
-"""A private Keystone, a Barbican that uses it and one that does not, on loopback.
+"""A private Keystone, a Barbican and a Glance that use it and one of each that does not, on loopback.
+
+The Glance with Keystone knows the disk format luks, the other is as Debian ships it.
 
     /usr/bin/python3 openstack.py FOLDER                  runs them until nobody holds FOLDER.users
     /usr/bin/python3 openstack.py serve KIND PORT         one of them
@@ -104,18 +106,89 @@ paste.filter_factory = barbican.api.middleware.context:ContextMiddleware.factory
 paste.filter_factory = barbican.api.middleware.microversion:MicroversionMiddleware.factory
 """
 
+GLANCE = """
+[DEFAULT]
+enabled_backends = files:file
+transport_url = fake:/
+node_staging_uri = file://{folder}/staging
+worker_self_reference_url = http://127.0.0.1:{port}
+[database]
+connection = sqlite:///{folder}/glance.sqlite
+[glance_store]
+default_backend = files
+[files]
+filesystem_store_datadir = {folder}/images
+[os_glance_staging_store]
+filesystem_store_datadir = {folder}/staging
+[os_glance_tasks_store]
+filesystem_store_datadir = {folder}/tasks
+[paste_deploy]
+flavor = {flavor}
+config_file = {folder}/conf/glance-api-paste.ini
+[oslo_concurrency]
+lock_path = {folder}/lock
+[oslo_policy]
+policy_dirs = {folder}/policy.d
+[image_format]
+disk_formats = {formats}
+[key_manager]
+backend = barbican
+[barbican]
+auth_endpoint = {keystone}
+[keystone_authtoken]
+www_authenticate_uri = {keystone}
+auth_url = {keystone}
+auth_type = password
+project_name = service
+project_domain_name = Default
+username = glance
+user_domain_name = Default
+password = {password}
+"""
+
+GLANCE_PASTE = """
+[pipeline:glance-api]
+pipeline = versionnegotiation unauthenticated-context rootapp
+[pipeline:glance-api-keystone]
+pipeline = versionnegotiation authtoken context rootapp
+[composite:rootapp]
+paste.composite_factory = glance.api:root_app_factory
+/: apiversions
+/v2: apiv2app
+[app:apiversions]
+paste.app_factory = glance.api.versions:create_resource
+[app:apiv2app]
+paste.app_factory = glance.api.v2.router:API.factory
+[filter:versionnegotiation]
+paste.filter_factory = glance.api.middleware.version_negotiation:VersionNegotiationFilter.factory
+[filter:unauthenticated-context]
+paste.filter_factory = glance.api.middleware.context:UnauthenticatedContextMiddleware.factory
+[filter:context]
+paste.filter_factory = glance.api.middleware.context:ContextMiddleware.factory
+[filter:authtoken]
+paste.filter_factory = keystonemiddleware.auth_token:filter_factory
+delay_auth_decision = true
+"""
+GLANCE_FORMATS = "ami,ari,aki,vhd,vhdx,vmdk,raw,qcow2,vdi,iso,ploop"
+
 
 def serve(kind, port):
+    # The SDK that Glance imports has the name of this file.
+    sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != kit.ROOT / "tests/interop"]
     import waitress
     sys.argv[1:] = []
     if kind == "keystone":
         from keystone.server import wsgi
         application = wsgi.initialize_public_application()
+    elif kind == "glance":
+        from glance.common import wsgi_app
+        application = wsgi_app.init_app()
     else:
         from paste import deploy
         application = deploy.loadapp("config:" + os.environ["BARBICAN_PASTE"])
     # SQLite and more than one thread: "database is locked".
-    waitress.serve(application, host="127.0.0.1", port=port, threads=1)
+    waitress.serve(application, host="127.0.0.1", port=port, threads=1,
+                   max_request_body_size=1 << 30)
 
 
 # ---- the process that keeps them ---------------------------------------------------------------
@@ -190,7 +263,7 @@ class Keeper:
         self.daemon("keystone", port, home, OS_KEYSTONE_CONFIG_FILES=folder / "keystone.conf")
         self.wait_for(port)
 
-    def fill_keystone(self, barbican):
+    def fill_keystone(self, addresses):
         self.call("POST", "/auth/tokens", {"auth": {
             "identity": {"methods": ["password"], "password": {"user": {
                 "name": "admin", "domain": {"id": "default"}, "password": PASSWORD}}},
@@ -203,17 +276,18 @@ class Keeper:
             roles[name] = self.make("role", name=name)
         users = {}
         for name, project, granted in (("barbican", "service", ["admin"]),
+                                       ("glance", "service", ["admin"]),
                                        ("demo", "demo", ["member", "creator"]),
                                        ("audit", "demo", ["audit"]),
                                        ("eve", "other", ["member", "creator"])):
-            password = SERVICE_PASSWORD if name == "barbican" else PASSWORD
+            password = SERVICE_PASSWORD if project == "service" else PASSWORD
             users[name] = self.make("user", name=name, domain_id="default", password=password)
             for role in granted:
                 self.call("PUT", f"/projects/{projects[project]}/users/{users[name]}"
                                  f"/roles/{roles[role]}")
-        service = self.make("service", name="barbican", type="key-manager")
-        self.make("endpoint", service_id=service, interface="public", region_id="RegionOne",
-                  url=barbican)
+        for kind, url in addresses.items():
+            self.make("endpoint", service_id=self.make("service", name=kind, type=kind),
+                      interface="public", region_id="RegionOne", url=url)
         return {"projects": projects, "users": users}
 
     def start_barbican(self, name, port, filters):
@@ -226,18 +300,49 @@ class Keeper:
         (home / "paste.ini").write_text(PASTE.format(filters=filters))
         self.daemon("barbican", port, home, BARBICAN_PASTE=home / "paste.ini")
 
+    def start_glance(self, name, port, flavor, formats):
+        home = self.folder / name
+        for part in ("conf", "images", "staging", "tasks", "lock", "policy.d"):
+            (home / part).mkdir(parents=True)
+        (home / "conf" / "glance-api.conf").write_text(GLANCE.format(
+            folder=home, port=port, flavor=flavor, formats=formats, keystone=self.keystone,
+            password=SERVICE_PASSWORD))
+        (home / "conf" / "glance-api-paste.ini").write_text(GLANCE_PASTE)
+        made = self.folder / "glance.sqlite"
+        if not made.exists():
+            with sqlite3.connect(home / "glance.sqlite") as database:
+                database.execute("PRAGMA journal_mode=WAL")
+            subprocess.run(
+                [PYTHON, "-c", "import sys; sys.argv[0] = 'glance-manage'\n"
+                 "from glance.cmd.manage import main; main()", "--config-file",
+                 home / "conf" / "glance-api.conf", "db_sync"],
+                check=True, capture_output=True, timeout=START_SECONDS, preexec_fn=die_with_parent)
+            with sqlite3.connect(home / "glance.sqlite") as database:
+                database.execute("VACUUM INTO ?", (str(made),))
+        else:
+            shutil.copy(made, home / "glance.sqlite")
+        self.daemon("glance", port, home, OS_GLANCE_CONFIG_DIR=home / "conf")
+
     def start(self):
         self.folder.mkdir(parents=True)
-        keystone, with_keystone, without = free_ports(3)
+        keystone, with_keystone, without, glance, open_glance = free_ports(5)
         barbican = f"http://127.0.0.1:{with_keystone}"
+        images = f"http://127.0.0.1:{glance}"
         self.keystone = f"http://127.0.0.1:{keystone}/v3"
         self.start_barbican("barbican-open", without, "unauthenticated-context")
         self.start_keystone(keystone)
-        state = self.fill_keystone(barbican)
+        state = self.fill_keystone({"key-manager": barbican, "image": images})
         self.start_barbican("barbican", with_keystone, "authtoken context")
+        has_glance = subprocess.run([PYTHON, "-c", "import glance"], capture_output=True).returncode == 0
+        if has_glance:
+            self.start_glance("glance", glance, "keystone", GLANCE_FORMATS + ",luks,gpt")
+            self.start_glance("glance-open", open_glance, "", GLANCE_FORMATS)
+            self.wait_for(glance)
+            self.wait_for(open_glance)
         self.wait_for(with_keystone)
         self.wait_for(without)
-        return {**state, "keystone": self.keystone, "barbican": barbican,
+        return {**state, "glance": images if has_glance else "",
+                "open_glance": f"http://127.0.0.1:{open_glance}" if has_glance else "", "keystone": self.keystone, "barbican": barbican,
                 "open": f"http://127.0.0.1:{without}"}
 
     def stop(self):
@@ -306,6 +411,8 @@ class Cloud:
         self.keystone = state["keystone"]
         self.barbican = state["barbican"]
         self.open = state["open"]
+        self.glance = state["glance"]  # empty: it is not installed
+        self.open_glance = state["open_glance"]
         self.users = state["users"]
         self.projects = state["projects"]
 
