@@ -26,6 +26,7 @@ PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-u
 KERNEL = "linux-image-cloud-amd64"
 SOURCE = ("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
           "http://deb.debian.org/debian bookworm-backports main\n")
+MODULE_FOLDER = "usr/lib/x86_64-linux-gnu/qemu"
 MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod")
 APT = ("apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "APT::Sandbox::User=root")
 # Talks over the first serial port: a shell command a line, its output, and "=STATUS".
@@ -88,6 +89,8 @@ def fetch_qemu(folder):
     run([*own, "update"])
     run([*own, "download", *PACKAGES], cwd=folder)
     unpack(folder)
+    # Where QEMU looks for them, beside its own place.
+    shutil.copytree(folder / "usr/share/seabios", folder / "usr/share/qemu", dirs_exist_ok=True)
     shutil.rmtree(apt)
 
 
@@ -189,9 +192,12 @@ class Monitor:
 
 def start(argv, sockets, log):
     """Runs a program that makes `sockets`; it ends with the test run."""
+    env = dict(os.environ)
+    if str(argv[0]).startswith("/"):  # not the one that is installed, which has modules of its own
+        env["QEMU_MODULE_DIR"] = str(Path(argv[0]).parents[2] / MODULE_FOLDER)
     with open(log, "wb") as out:
         process = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL,
-                                   stdout=out, stderr=subprocess.STDOUT,
+                                   stdout=out, stderr=subprocess.STDOUT, env=env,
                                    preexec_fn=uml.die_with_parent)
     deadline = time.monotonic() + 60
     while not all(Path(path).exists() for path in sockets):
@@ -215,16 +221,13 @@ def stop(process):
 class Machine:
     """A running QEMU, its monitor `qmp`, and if it has a guest, that."""
 
-    def __init__(self, folder, program=None, guest=False):
+    def __init__(self, folder, program=None, guest=False, arguments=()):
         self.folder = Path(folder)
         self.qmp = self.folder / "qmp.sock"
         self.serial = self.folder / "serial.sock"
         argv = [program or fetch() / "usr/bin/qemu-system-x86_64", "-machine", "pc", "-accel",
                 "tcg", "-m", "256", "-display", "none", "-nodefaults", "-qmp",
-                f"unix:{self.qmp},server=on,wait=off"]
-        if program is None:
-            data = fetch() / "usr" / "share"
-            argv += ["-L", data / "qemu", "-L", data / "seabios"]
+                f"unix:{self.qmp},server=on,wait=off", *arguments]
         if guest:
             kernel = guest_kernel()
             argv += ["-kernel", kernel / "vmlinuz", "-initrd", kernel / "initrd", "-append",
