@@ -221,7 +221,7 @@ def stop(process):
 class Machine:
     """A running QEMU, its monitor `qmp`, and if it has a guest, that."""
 
-    def __init__(self, folder, program=None, guest=False, arguments=()):
+    def __init__(self, folder, program=None, guest=False, arguments=(), uid=None):
         self.folder = Path(folder)
         self.qmp = self.folder / "qmp.sock"
         self.serial = self.folder / "serial.sock"
@@ -233,6 +233,9 @@ class Machine:
             argv += ["-kernel", kernel / "vmlinuz", "-initrd", kernel / "initrd", "-append",
                      "quiet loglevel=0 mitigations=off panic=-1", "-no-reboot", "-chardev",
                      f"socket,id=s,path={self.serial},server=on,wait=off", "-serial", "chardev:s"]
+        if uid is not None:
+            os.chown(self.folder, uid, uid)
+            argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
         self.process = start(argv, [self.qmp], self.folder / "qemu.log")
         self.shell = None
         if guest:

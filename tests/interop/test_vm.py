@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -208,6 +209,14 @@ def test_no_secret_stays(quiet_machine, keys, tmp_path):
     assert b"passphrase" not in arguments
 
 
+def test_keys_stay_as_they_are_while_qemu_writes(quiet_machine, keys, tmp_path):
+    volume = Volume(tmp_path, keys[0])
+    attach(quiet_machine, volume, "--id", "d")
+    add = ["key", "add", *volume.volume, "--key", f"file:{keys[0]}", "--new-key", f"file:{keys[1]}",
+           *CHEAP["pbkdf2"]]
+    assert b"another program" in lukskeep(*add, status=5).stderr
+
+
 def test_a_refused_step_undoes_the_others(quiet_machine, keys, tmp_path):
     volume = Volume(tmp_path, keys[0])
     for options in (["--device", "no-such-device"], ["--bus", "no-such-bus"],
@@ -264,6 +273,27 @@ def test_older_qemu_is_told_what_it_lacks(keys, tmp_path):
         apart.mkdir()
         attach(machine, Volume(apart, keys[0], detached=False), "--id", "own")
         assert [disk["via"] for disk in disks(machine)] == ["qemu", "nbd"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_qemu_may_be_another_user(keys, tmp_path):
+    """As under libvirt: the descriptor of the key and the socket of the server are for it too."""
+    need("qemu-system-x86_64", "setpriv")
+    nobody = 65534
+    with tempfile.TemporaryDirectory(prefix="lkv-", dir="/tmp") as name:
+        folder = Path(name)
+        machine = qemu10.Machine(folder, program="qemu-system-x86_64", uid=nobody)
+        with qemu10.running(machine):
+            volume = Volume(folder, keys[0], detached=False)
+            os.chown(volume.payload, nobody, nobody)
+            assert attach(machine, volume, "--id", "own")["key_transfer"] == "sealed"
+            served = Volume(tmp_path, keys[0], kind="luks2")
+            server = attach(machine, served, "--via", "nbd", "--id", "served")["server"]
+            assert os.stat(server["socket"]).st_uid == nobody
+            said = machine.io("lk.own.luks", "read -v 0 512") + \
+                machine.io("lk.served.nbd", "read -v 0 512")
+            said += (folder / "qemu.log").read_text(errors="replace")
+            assert said.count(f"{volume.plain[0]:02x} {volume.plain[1]:02x}") == 2
 
 
 # ---- the storage daemon ------------------------------------------------------------------------
