@@ -42,9 +42,8 @@ struct Streams {
 };
 
 // In the child: nothing here may allocate or throw.
-[[noreturn]] void turn_into(const char* program, char* const* words, const Streams& streams,
-                            bool own_session) noexcept {
-  if (own_session) setsid();
+[[noreturn]] void turn_into(const char* program, char* const* words,
+                            const Streams& streams) noexcept {
   signal(SIGPIPE, SIG_DFL);
   const int input = streams.input >= 0 ? streams.input : open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (dup2(input, STDIN_FILENO) >= 0 && dup2(streams.output, STDOUT_FILENO) >= 0 &&
@@ -52,6 +51,22 @@ struct Streams {
     execvp(program, words);
   }
   _exit(kNotStarted);
+}
+
+// In a child: forks once more and ends, so that nobody's end is the grandchild's. nbdkit, for one,
+// asks the kernel to be ended with its parent, whoever that is when it starts: the grandchild goes
+// on when `go` says that its parent has gone. Returns in the grandchild only.
+void leave_parent(int report, int go) noexcept {
+  setsid();
+  const pid_t grandchild = fork();
+  if (grandchild != 0) {
+    const bool told = grandchild > 0 && write(report, &grandchild, sizeof grandchild) ==
+                                            static_cast<ssize_t>(sizeof grandchild);
+    _exit(told ? 0 : kNotStarted);
+  }
+  char nothing = 0;
+  while (read(go, &nothing, 1) < 0 && errno == EINTR) {
+  }
 }
 
 // Adds what is there. False at the end.
@@ -75,10 +90,23 @@ ChildProcess::ChildProcess(const ChildSettings& settings) {
   const Streams streams{.input = settings.stdin_fd,
                         .output = output.write_end.get(),
                         .errors = errors.write_end.get()};
+  Pipe report = make_pipe();
+  Pipe go = make_pipe();
   pid_ = fork();
-  if (pid_ == 0) turn_into(settings.program.c_str(), words.data(), streams, settings.outlive);
+  if (pid_ == 0) {
+    go.write_end = {};
+    if (settings.outlive) leave_parent(report.write_end.get(), go.read_end.get());
+    turn_into(settings.program.c_str(), words.data(), streams);
+  }
   if (pid_ < 0) {
     storage::throw_errno(errno, fmt::format("cannot run '{}'", printable(settings.program, 256)));
+  }
+  if (settings.outlive) {
+    const bool started = wait() == 0;
+    if (!started ||
+        read(report.read_end.get(), &pid_, sizeof pid_) != static_cast<ssize_t>(sizeof pid_)) {
+      throw Error(Code::kIo, fmt::format("cannot run '{}'", printable(settings.program, 256)));
+    }
   }
   output_end_ = std::move(output.read_end);
   errors_end_ = std::move(errors.read_end);

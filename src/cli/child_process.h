@@ -17,7 +17,7 @@ struct ChildSettings {
   std::string program;  // a path, or a name that is looked up in PATH
   std::vector<std::string> arguments;
   int stdin_fd = -1;     // what it reads; -1: nothing
-  bool outlive = false;  // a session of its own: no signal of our terminal ends it
+  bool outlive = false;  // it is nobody's child: neither our end nor our terminal ends it
 };
 
 class ChildProcess {
@@ -32,7 +32,7 @@ class ChildProcess {
   // Reads until it has ended, or with `first_line` has written a line. Throws Error: kTimeout,
   // kInterrupted, kRemote (it says more than limits::kChildOutputBytesMax).
   void read_output(bool first_line, std::chrono::seconds timeout, const CancelToken* cancel);
-  // Its exit status, 128 + the signal that ended it; waits for its end.
+  // Its exit status, 128 + the signal that ended it; waits for its end, unless it is to outlive us.
   int wait();
 
   pid_t pid() const noexcept { return pid_; }

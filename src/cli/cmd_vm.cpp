@@ -180,12 +180,13 @@ class VmAttach final : public Command {
     if (via_ == "qemu") check_locations();
     if (volume_.header.empty()) luks::check_payload_apart(file.header(), *file.device());
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
+    if (via_ == "qemu") check_qemu_opens(file, opened);
     vm::Qmp qmp = qmp_.connect(session);
     if (request_.id.empty()) request_.id = vm::free_disk_id(qmp);
     if (via_ == "nbd") {
       attach_server(session, qmp, opened);
     } else {
-      attach_volume(session, qmp, file, opened);
+      attach_volume(session, qmp, opened);
     }
   }
 
@@ -200,14 +201,16 @@ class VmAttach final : public Command {
     }
   }
 
-  void attach_volume(const Session& session, vm::Qmp& qmp, const luks::HeaderFile& file,
-                     const OpenedVolume& opened) {
+  static void check_qemu_opens(const luks::HeaderFile& file, const OpenedVolume& opened) {
     const std::string why = vm::why_not_in_qemu(file.header(), opened.passphrase.span());
     if (!why.empty()) {
       throw Error(Code::kUnsupported,
                   fmt::format("QEMU cannot open '{}' itself: {}", file.device()->name(), why),
                   "--via nbd gives it the decrypted contents instead");
     }
+  }
+
+  void attach_volume(const Session& session, vm::Qmp& qmp, const OpenedVolume& opened) {
     request_.payload = storage::absolute_location(volume_.volume);
     if (!volume_.header.empty()) request_.header = storage::absolute_location(volume_.header);
     request_.passphrase = opened.passphrase.span();
