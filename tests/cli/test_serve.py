@@ -1,5 +1,6 @@
 """serve: what it says and refuses, sockets, exports, locks, its end; with real clients."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -7,11 +8,13 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 import pytest
 
 from cli_tools import fails, ok, wait_until
+from nbd_server import EIO, ENOSPC, READ, WRITE, Closed, NbdServer
 from nbd_tools import (PLUGIN, PROGRAM, decrypt, environment, lukskeep, make_volume, require, serving)
 
 nbd = require()
@@ -341,3 +344,78 @@ def test_nothing_is_left_behind(volume):
     with serving("v", *KEY, cwd=volume) as server:
         folder = os.path.dirname(server.socket)
     wait_until(lambda: not os.path.exists(folder), "its folder to go")
+
+
+# ---- storage that other servers have -------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def stored_elsewhere(volume, **settings):
+    """The volume behind an NBD server of the tests, as a URI."""
+    data = bytearray((volume / "v").read_bytes())
+    (volume / "v").rename(volume / "was")
+    with NbdServer(volume / "store", data, **settings) as store:
+        yield store
+
+
+def test_a_volume_that_another_server_has(volume):
+    with stored_elsewhere(volume) as store:
+        with serving(store.uri, *KEY, cwd=volume) as server:
+            client = server.connect()
+            client.pwrite(b"written through two servers", 4096 - 7)
+            client.flush()
+            assert client.pread(27, 4096 - 7) == b"written through two servers"
+            client.shutdown()
+        (volume / "v").write_bytes(store.data)
+    assert decrypt(volume)[4096 - 7:][:27] == b"written through two servers"
+
+
+def test_a_header_that_another_server_has(place):
+    make_volume(place, "p", "--header", "h")
+    data = bytearray((place / "h").read_bytes())
+    with NbdServer(place / "store", data) as store:
+        done = lukskeep("serve", "p", "--header", store.uri, *KEY, "--run", "nbdinfo --size $uri",
+                        cwd=place)
+    assert int(done.stdout) == 1 << 20
+
+
+def test_errors_of_the_storage_reach_the_client(volume):
+    with stored_elsewhere(volume) as store:
+        with serving(store.uri, *KEY, cwd=volume) as server:
+            client = server.connect()
+            before = client.pread(512, 0)
+            store.errors = {READ: EIO, WRITE: ENOSPC}
+            with pytest.raises(Exception, match="Input/output error"):
+                client.pread(512, 8192)
+            with pytest.raises(Exception, match="No space left"):
+                client.pwrite(bytes(4096), 0)
+                client.flush()
+            store.errors = {}
+            # It goes on when the storage does.
+            assert client.pread(512, 0) == before
+            client.shutdown()
+
+
+def test_storage_that_hangs_holds_up_only_who_reads_from_it(volume):
+    hanging = threading.Event()
+
+    def hang(server, _connection, command, *_):
+        if hanging.is_set() and command == READ:
+            server.closing.wait(60)
+            raise Closed
+
+    make_volume(volume, "w")
+    with stored_elsewhere(volume, on_request=hang) as store:
+        with serving("--export", f"a={store.uri}", "--export", "b=w", *KEY, cwd=volume) as server:
+            stuck, other = server.connect("a"), server.connect("b")
+            hanging.set()
+            stuck.aio_pread(nbd.Buffer(512), 0)
+            stuck.poll(100)
+            other.pwrite(b"goes on", 0)
+            other.flush()
+            assert other.pread(7, 0) == b"goes on"
+            store.close()
+            with pytest.raises(Exception):
+                while not stuck.aio_command_completed(1):
+                    stuck.poll(-1)
+            other.shutdown()

@@ -141,6 +141,16 @@ def test_header_and_payload_in_two_images(pool, image, key, plain, tmp_path):
     assert same(plain, tmp_path / "out")
 
 
+def test_served_to_clients_that_know_no_ceph(pool, image, key, plain, tmp_path):
+    need("nbdkit", "nbdcopy")
+    lukskeep("encrypt", plain, pool.uri(image), "--key", f"file:{key}", *NEW)
+    lukskeep("serve", pool.uri(image), "--key", f"file:{key}", "--run",
+             f"nbdcopy $uri {tmp_path}/out && nbdcopy {tmp_path}/out $uri", timeout=180)
+    assert same(plain, tmp_path / "out")
+    lukskeep("decrypt", pool.uri(image), tmp_path / "out2", "--key", f"file:{key}")
+    assert same(plain, tmp_path / "out2")
+
+
 def test_a_plain_image_is_the_source_and_the_destination(pool, image, key, plain, tmp_path):
     pool.rbd("import", plain, image)
     lukskeep("encrypt", pool.uri(image), tmp_path / "volume", "--key", f"file:{key}", *NEW)

@@ -46,14 +46,6 @@ SecretBytes find_volume_key(const ExportSettings& settings, const luks::HeaderFi
 
 std::shared_ptr<Device> open_payload(const std::string& path, bool read_only,
                                      const luks::Header& header) {
-  const storage::Scheme scheme = storage::scheme_of(path);
-  if (scheme == storage::Scheme::kNbd || scheme == storage::Scheme::kRbd) {
-    // Their connections have threads, which nbdkit's fork leaves behind.
-    throw Error(Code::kUnsupported,
-                fmt::format("'{}' cannot be served on: only files, block devices and qcow2 images",
-                            printable(path, 256)),
-                "serve it on the machine that stores it");
-  }
   return storage::open_location(
       path, {.access = read_only ? storage::Access::kRead : storage::Access::kReadWrite,
              .lock_from_bytes = luks::payload_offset_bytes(header)});
@@ -72,6 +64,9 @@ Export::Export(ExportSettings settings, const keys::Prompter& prompter)
   if (make_plain(volume_key_.span())->size_bytes() == 0) {
     throw Error(Code::kTooSmall, fmt::format("'{}' ends before its payload", payload_->name()));
   }
+  const storage::Scheme scheme = storage::scheme_of(settings_.path);
+  // Connections have threads, which nbdkit's fork leaves behind.
+  if (scheme == storage::Scheme::kNbd || scheme == storage::Scheme::kRbd) payload_.reset();
 }
 
 std::unique_ptr<Device> Export::make_plain(ByteView volume_key) const {
@@ -82,6 +77,7 @@ std::unique_ptr<Device> Export::make_plain(ByteView volume_key) const {
 }
 
 void Export::activate(ByteView volume_key) {
+  if (!payload_) payload_ = open_payload(settings_.path, settings_.read_only, header_);
   plain_ = storage::make_guarded(make_plain(volume_key));
 }
 

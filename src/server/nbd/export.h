@@ -35,8 +35,7 @@ struct ExportSettings {
   Discard discard = Discard::kOff;
 };
 
-// Opens the payload at `path` as an Export does. Throws Error{kUnsupported} for what cannot be
-// served, and what storage::open_location throws.
+// Opens the payload at `path` as an Export does. Throws what storage::open_location throws.
 std::shared_ptr<Device> open_payload(const std::string& path, bool read_only,
                                      const luks::Header& header);
 
@@ -53,7 +52,8 @@ class Export {
   // The volume key; empty once it was taken. Secret memory does not outlive a fork, so the plugin
   // hands it over.
   SecretBytes take_volume_key() noexcept { return std::move(volume_key_); }
-  // The plain contents, for any number of threads and any requests.
+  // The plain contents, for any number of threads and any requests. Connects anew to a payload that
+  // a server has; throws what open_payload throws.
   void activate(ByteView volume_key);
   // After activate.
   Device& device() const noexcept { return *plain_; }
@@ -63,7 +63,7 @@ class Export {
 
   ExportSettings settings_;
   luks::Header header_;
-  std::shared_ptr<Device> payload_;
+  std::shared_ptr<Device> payload_;  // null until activate() if it is reached by threads
   SecretBytes volume_key_;
   std::unique_ptr<Device> plain_;
 };
