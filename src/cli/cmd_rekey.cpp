@@ -189,7 +189,7 @@ class Rekey final : public Command {
   // The archive takes one at a time.
   luks::HeaderFile open_for_change(const Session& session, const std::string& path) {
     const std::lock_guard lock(mutex_);
-    return open_header_for_change(session, args_of(path));
+    return open_header_for_change(session, args_of(path), true);
   }
 
   // The keyslots whose bindings are to be rebound; what cannot be said of goes to result.left.
