@@ -42,8 +42,9 @@ class NbdeRows:
         key = self.bench.path("nbde-key")
         key.write_bytes(b"a passphrase")
         quiet = {"check": True, "stdout": subprocess.DEVNULL}
-        subprocess.run([self.bench.program, "create", path, "--size", "1M", "--key", f"file:{key}",
-                        "--pbkdf", "pbkdf2", "--pbkdf-iterations", "1000"], **quiet)
+        subprocess.run([self.bench.program, "create", path, "--size", "64K", "--keyslots-size", "1M",
+                        "--key", f"file:{key}", "--pbkdf", "pbkdf2", "--pbkdf-iterations", "1000"],
+                       **quiet)
         subprocess.run(["clevis", "luks", "bind", "-d", path, "-y", "-k", key, "tang",
                         json.dumps({"url": url})], **quiet)
         return path

@@ -55,7 +55,7 @@ class Bind final : public Command {
   void run(const Session& session) override {
     const nbde::PinPolicy policy = pins_.read();
     const nbde::PinContext context = pins_.context.context(session);
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
     if (reset_) reset_luksmeta(file);
     bind_.cancel = session.cancel;
@@ -102,7 +102,7 @@ class Edit final : public Command {
   void run(const Session& session) override {
     const nbde::PinPolicy policy = pins_.read();
     const nbde::PinContext context = pins_.context.context(session);
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     const std::vector<int> slots = binding_keyslots(file, slot_);
     if (slots.size() != 1) {
       throw Error(Code::kUsage,

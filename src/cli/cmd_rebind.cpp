@@ -36,7 +36,7 @@ class Unbind final : public Command {
       throw Error(Code::kUsage, "one of --slot N and --orphans says what to remove",
                   "'lukskeep bindings' lists the bindings");
     }
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     const std::string_view verb = session.dry_run ? "would remove" : "removed";
     if (orphans_) {
       const int count = nbde::remove_orphan_bindings(file);
@@ -75,7 +75,7 @@ class Rebind final : public Command {
   }
 
   void run(const Session& session) override {
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     const std::vector<int> slots = binding_keyslots(file, slot_);
     const OpenedVolume opened =
         unlock_for_binding(session, file, source_, key_, servers_.context(session));
@@ -111,7 +111,7 @@ class TopUp final : public Command {
   }
 
   void run(const Session& session) override {
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     nbde::PinContext context = servers_.context(session);
     context.trust_on_first_use = trust_;
     std::size_t added = 0;

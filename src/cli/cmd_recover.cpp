@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -192,8 +193,11 @@ class RecoverAnswer final : public Command {
                                              "confirmed",
                                              code)));
     if (session.dry_run) {
-      return report(session, {{"uuid", request.uuid}, {"code", code}},
-                    fmt::format("would ask {} servers for {}", request.points.size(), code));
+      OrderedJson json = {
+          {"uuid", request.uuid}, {"code", code}, {"request", nbde::to_json(request)}};
+      return report(session, std::move(json),
+                    fmt::format("would ask these servers for {}, volume {}\n{}", code,
+                                printable(request.uuid), servers));
     }
     give(session, request, code,
          nbde::answer_recovery(request, servers_.context(session), !unverified_));

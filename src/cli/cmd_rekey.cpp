@@ -189,7 +189,7 @@ class Rekey final : public Command {
   // The archive takes one at a time.
   luks::HeaderFile open_for_change(const Session& session, const std::string& path) {
     const std::lock_guard lock(mutex_);
-    return open_header_for_change(session, args_of(path));
+    return open_header_for_change(session, args_of(path), true);
   }
 
   // The keyslots whose bindings are to be rebound; what cannot be said of goes to result.left.
@@ -271,13 +271,13 @@ class Rekey final : public Command {
       }
     }
     const auto left = json["left"].get<std::size_t>();
-    text += fmt::format("{} volumes: {} bindings {}, {} left\n", results.size(), done,
-                        session.dry_run ? "would be rebound" : "rebound", left);
+    text +=
+        fmt::format("{} volumes: {} bindings {}, {} left\n", results.size(), done, "rebound", left);
     if (left > 0) session.outcome->exit_status = 1;
     if (!report_.empty() && !session.dry_run) write_report(json);
     json["dry_run"] = session.dry_run;
     if (session.quiet && !session.json) return;
-    show(session, json, session.dry_run ? "dry run:\n" + text : text);
+    show(session, json, session.dry_run ? "dry run: would do this:\n" + text : text);
   }
 
   void write_report(const OrderedJson& json) const {

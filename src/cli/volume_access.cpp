@@ -1,7 +1,9 @@
 #include "cli/volume_access.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -157,9 +159,13 @@ std::shared_ptr<Device> open_to_look(const std::string& path) {
   return storage::open_location(path, open_options(storage::Access::kRead, false, false));
 }
 
-std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access) {
+std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access,
+                                           bool live) {
   storage::OpenOptions options = open_options(access, true, false);
-  options.lock_length_bytes = kHeaderLockBytes;
+  // What is locked whole the kernel keeps from whoever mounts or maps it.
+  std::error_code error;
+  const bool whole = !live && std::filesystem::is_block_file(path, error);
+  if (!whole) options.lock_length_bytes = kHeaderLockBytes;
   return storage::open_location(path, options);
 }
 
@@ -179,10 +185,10 @@ luks::HeaderFile open_header_unlocked(const VolumeArgs& args) {
   return file;
 }
 
-luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args) {
+luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args, bool live) {
   if (!session.dry_run) {
-    luks::HeaderFile changing =
-        luks::HeaderFile::open(open_header_device(args.header_path(), storage::Access::kReadWrite));
+    luks::HeaderFile changing = luks::HeaderFile::open(
+        open_header_device(args.header_path(), storage::Access::kReadWrite, live));
     args.policy.enforce(changing);
     if (session.keeper != nullptr) session.keeper->before(changing, args.header_path());
     return changing;

@@ -65,7 +65,9 @@ std::shared_ptr<Device> open_device(const std::string& path, storage::Access acc
 std::shared_ptr<Device> open_to_look(const std::string& path);
 // The same for who has to do with the header only: a payload that follows it in the same file is
 // not locked, so that keys can be changed while the volume is served.
-std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access);
+// A block device that somebody else holds, such as dm-crypt, is busy for writing unless `live`.
+std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access,
+                                           bool live = false);
 
 // Opens the header and holds it to --policy: throws Error{kUnsafe} if that does not allow it.
 luks::HeaderFile open_header(const VolumeArgs& args);
@@ -77,8 +79,10 @@ luks::HeaderFile open_header_unjudged(const VolumeArgs& args);
 luks::HeaderFile open_header_unlocked(const VolumeArgs& args);
 
 // As open_header, for a command that changes the header. With --dry-run the result is a copy in
-// memory, so that the command does all it does and nothing reaches the storage.
-luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args);
+// memory, so that the command does all it does and nothing reaches the storage. `live`: also while
+// dm-crypt has the device, for who changes keyslots and tokens only.
+luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args,
+                                        bool live = false);
 
 // Calls remove(session.yes). If that throws kLastKeyslot, whoever types is asked, and a yes calls
 // remove(true).

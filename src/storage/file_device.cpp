@@ -298,14 +298,17 @@ std::unique_ptr<Device> open_file(const std::string& path, const FileOptions& op
   if (stat(path.c_str(), &status) != 0) throw_errno(errno, fmt::format("cannot open '{}'", name));
   refuse_kind(status.st_mode, name);
   int flags = (writing ? O_RDWR : O_RDONLY) | O_NONBLOCK;
-  if (writing && options.lock && S_ISBLK(status.st_mode)) flags |= O_EXCL;
+  // Whoever locks a part of a device knows what else is on it; the kernel's lock is of the whole.
+  const bool whole = options.lock_from_bytes == 0 && options.lock_length_bytes == 0;
+  const bool exclusive = S_ISBLK(status.st_mode) && whole;
+  if (writing && options.lock && exclusive) flags |= O_EXCL;
   UniqueFd fd = open_retrying(AT_FDCWD, path, flags);
   if (!fd.valid()) {
     const int error = errno;
     throw_errno(error, fmt::format("cannot open '{}'{}", name, writing ? " for writing" : ""));
   }
   auto device = std::make_unique<FileDevice>(std::move(fd), path, options.access);
-  if (options.lock && !device->is_block_device())
+  if (options.lock && !exclusive && (writing || !device->is_block_device()))
     device->lock({options.lock_from_bytes, options.lock_length_bytes});
   if (options.direct) device->use_direct_io();
   return device;

@@ -243,6 +243,24 @@ def test_encrypting_onto_a_block_device_and_back(place, block_device):
     assert ok("decrypt", device, "-", *KEY, cwd=place).out[:len(plain)] == plain
 
 
+def test_bindings_change_while_a_device_is_in_use(place, block_device):
+    device = block_device(20 << 20)
+    ok("create", device, *NEW, cwd=place)
+    # As dm-crypt has it: nobody else may have it whole.
+    held = os.open(device, os.O_RDWR | os.O_EXCL)
+    try:
+        ok("bind", device, "{}", "--pin", "null", *KEY, cwd=place)
+        ok("rebind", device, cwd=place)
+        assert ok("rekey", device, "--journal", "journal", cwd=place).status == 0
+        ok("top-up", device, cwd=place)
+        ok("unbind", device, "--slot", "1", cwd=place)
+        fails(5, "config", device, "--label", "x", cwd=place)
+        fails(5, "create", device, "--yes", *NEW, cwd=place)
+    finally:
+        os.close(held)
+    ok("key", "test", device, *KEY, cwd=place)
+
+
 def test_decrypting_onto_a_block_device(place, block_device):
     ok("encrypt", "plain", "v", *NEW, cwd=place)
     device = block_device(2 << 20)
