@@ -18,7 +18,6 @@
 #include "cli/units.h"
 #include "cli/volume_access.h"
 #include "luks/crypt_device.h"
-#include "storage/extents.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -49,7 +48,7 @@ class DecryptCommand final : public Command {
     volume_.policy.enforce(file);
     if (volume_.header.empty()) luks::check_payload_apart(file.header(), *payload);
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
-    warn_of_holes(file.header(), *payload);
+    if (!copy_.keep_holes()) warn_of_holes(file.header(), *payload);
     const auto plain = luks::make_crypt_device(
         file.header(), payload, opened.unlocked.key.span(),
         {.allow_insecure = key_.allow_insecure, .holes_as_zeroes = copy_.keep_holes()});
@@ -83,17 +82,6 @@ class DecryptCommand final : public Command {
     // The same Ctrl-C may have ended the other side of the pipe: what came is not all.
     session.cancel->check();
     return with_name({spool, spool->device().get()}, "standard input");
-  }
-
-  void warn_of_holes(const luks::Header& header, const Device& payload) const {
-    const std::uint64_t start = luks::payload_offset_bytes(header);
-    if (copy_.keep_holes() || start >= payload.size_bytes()) return;
-    const auto is_hole = [](const Extent& extent) { return extent.zero; };
-    if (!storage::any_extent(payload, start, payload.size_bytes() - start, is_hole)) return;
-    warn(
-        fmt::format("the payload of '{}' has holes: they decrypt to noise, as with dm-crypt "
-                    "(--holes keep makes zeroes of them)",
-                    payload.name()));
   }
 
   void write(const Session& session, const Device& plain, std::uint64_t payload_bytes) const {

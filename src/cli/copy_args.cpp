@@ -2,9 +2,13 @@
 
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <lukskeep/error.h>
 
 #include "keys/key_source.h"
+#include "luks/crypt_device.h"
+#include "storage/extents.h"
 
 namespace lukskeep::cli {
 
@@ -42,6 +46,17 @@ void check_stdout_is_free(const Session& session) {
     throw Error(Code::kUsage, "refusing to write a disk image to the terminal",
                 "name a file, or send standard output into one");
   }
+}
+
+void warn_of_holes(const luks::Header& header, const Device& payload) {
+  const std::uint64_t start = luks::payload_offset_bytes(header);
+  if (start >= payload.size_bytes()) return;
+  const auto is_hole = [](const Extent& extent) { return extent.zero; };
+  if (!storage::any_extent(payload, start, payload.size_bytes() - start, is_hole)) return;
+  warn(
+      fmt::format("the payload of '{}' has holes: they decrypt to noise, as with dm-crypt "
+                  "(--holes keep makes zeroes of them)",
+                  payload.name()));
 }
 
 void check_stdin_is_free(const std::string& key_source) {

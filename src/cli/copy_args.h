@@ -7,6 +7,7 @@
 #include <string>
 
 #include <lukskeep/device.h>
+#include <lukskeep/header.h>
 
 #include "cli/options.h"
 #include "cli/progress_display.h"
@@ -32,6 +33,8 @@ struct CopyArgs {
 
 // Payloads go to files and pipes, not onto screens; and standard output holds one thing only.
 void check_stdout_is_free(const Session& session);
+// Says on standard error, if the payload of `header` on `payload` has holes, what they decrypt to.
+void warn_of_holes(const luks::Header& header, const Device& payload);
 // Two things cannot both be read from standard input.
 void check_stdin_is_free(const std::string& key_source);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -9,6 +10,7 @@
 #include <lukskeep/error.h>
 
 #include "base/limits.h"
+#include "cli/copy_args.h"
 #include "cli/inspection.h"
 #include "image/inspect_device.h"
 #include "luks/crypt_device.h"
@@ -20,6 +22,10 @@ namespace {
 
 // What is a disk as it stands.
 constexpr std::array<std::string_view, 4> kDisks = {"raw", "gpt", "mbr", "iso"};
+
+bool is_wrapper(std::string_view format) {
+  return format == "gzip" || format == "zstd" || format == "xz";
+}
 
 // With what others keep between the keyslots and the payload.
 Bytes read_header_bytes(const luks::HeaderFile& file) {
@@ -84,12 +90,15 @@ std::shared_ptr<Device> open_disk(const ImageSourceArgs& args, const ImageSource
     throw Error(
         Code::kUnsupported,
         fmt::format("{} is {}: only raw, qcow2 and LUKS are converted", quoted, report.format),
-        "qemu-img convert -O qcow2 makes qcow2 of it");
+        is_wrapper(report.format) ? "decompress it first"
+                                  : "qemu-img convert -O qcow2 makes qcow2 of it");
   }
   // qcow2 is locked as QEMU locks it, and reads no other file than it may.
   const std::shared_ptr<Device> device = open_device(
       source.in_qcow2() ? "qcow2:" + args.path : args.path, storage::Access::kRead, args.direct);
   if (!report.encrypted) return device;
+  // Clusters that an image lacks are zero in any case.
+  if (!holes_as_zeroes && !source.in_qcow2()) warn_of_holes(source.header.value(), *device);
   return luks::make_crypt_device(source.header.value(), device, source.volume_key.span(),
                                  {.allow_insecure = args.keys && args.keys->allow_insecure,
                                   .holes_as_zeroes = holes_as_zeroes});

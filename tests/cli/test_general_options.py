@@ -27,6 +27,11 @@ CHANGES = {
     "header detach": ["header", "detach", "v2", "new"],
     "header attach": ["header", "attach", "v2", "backup", "--allow", "older"],
     "header repair": ["header", "repair", "damaged"],
+    "image encrypt": ["image", "encrypt", "plain", "new", "--key", "file:k1", *PBKDF2],
+    "image decrypt": ["image", "decrypt", "v2", "new", "--key", "file:k1"],
+    "image convert": ["image", "convert", "plain", "new", "--format", "qcow2"],
+    "image rekey": ["image", "rekey", "v2", "new", "--key", "file:k1", "--new-key", "file:k3",
+                    *PBKDF2],
     "token import": ["token", "import", "v2", "token"],
     "token remove": ["token", "remove", "v2", "0"],
     "config": ["config", "v2", "--label", "new"],
@@ -46,6 +51,8 @@ READS = {
     "key test": ["key", "test", "v2", "--key", "file:k1"],
     "header check": ["header", "check", "v2"],
     "inspect": ["inspect", "v2"],
+    "image volume-check": ["image", "volume-check", "v2", "--type-json", "type", "--back-end",
+                           "brick"],
     "policy show": ["policy", "show"],
     "policy check": ["policy", "check", "v2"],
     "archive list": ["archive", "list", "--store", "store"],
@@ -69,6 +76,7 @@ READS = {
 @pytest.fixture
 def volume(luks2):
     ok("header", "backup", "v2", "backup", cwd=luks2)
+    (luks2 / "type").write_text('{"provider":"luks2","control_location":"front-end"}')
     (luks2 / "token").write_text('{"type":"t","keyslots":["0"]}')
     ok("archive", "init", "--store", "store", "--recipient", RECIPIENT, cwd=luks2)
     ok("archive", "add", "v2", "--store", "store", cwd=luks2)

@@ -171,6 +171,10 @@ def test_holes_are_told_only_if_asked_for(disk):
         blocks[mode] = (disk / mode).stat().st_blocks * 512
         ok("image", "decrypt", mode, f"{mode}.raw", "--key", "file:k1", "--holes", mode, cwd=disk)
         assert (disk / f"{mode}.raw").read_bytes() == (disk / "raw").read_bytes()
+    noise = ok("image", "decrypt", "keep", "noise", "--key", "file:k1", cwd=disk)
+    assert "holes" in noise.err
+    assert (disk / "noise").read_bytes()[:MIB] == (disk / "raw").read_bytes()[:MIB]
+    assert (disk / "noise").read_bytes() != (disk / "raw").read_bytes()
     assert blocks["fill"] - blocks["keep"] >= MIB
     ciphertext = (disk / "fill").read_bytes()[2 * MIB:]
     assert all(any(ciphertext[at:at + 512]) for at in range(0, len(ciphertext), 512))
@@ -229,6 +233,8 @@ def test_the_null_cipher(disk):
     (1, ["encrypt", "raw", "new", "--key", "file:k1", "--make-key", "symmetric"], "contradict"),
     (1, ["encrypt", "empty", "new", "--key", "file:k1"], "empty"),
     (4, ["convert", "vdi", "new"], "vdi"),
+    (6, ["encrypt", "gz", "new", "--key", "file:k1"], "compressed"),
+    (4, ["encrypt", "gz", "new", "--key", "file:k1", "--allow", "compressed"], "decompress"),
     (1, ["convert", "raw", "new", "--compress"], "raw image"),
     (1, ["convert", "luks1", "new", "--key", "file:k1", "--format", "qcow2", "--compress"],
      "does not get smaller"),
@@ -237,6 +243,7 @@ def test_the_null_cipher(disk):
 ])
 def test_refusals(disk, status, words, message):
     (disk / "empty").write_bytes(b"")
+    (disk / "gz").write_bytes(b"\x1f\x8b\x08" + bytes(509))
     # A dynamic VDI of one block, which is not there.
     (disk / "vdi").write_bytes(
         struct.pack("<64sIIIII256sIIIIIIIQIIII", b"<<< vdi >>>\n", 0xbeda107f, 0x10001, 400, 1, 0,
