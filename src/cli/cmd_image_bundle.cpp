@@ -414,7 +414,7 @@ class ImageImport final : public Command {
                       "keystore delete {}",
                       printable(id), manager.description(), printable(id)));
     }
-    throw error;
+    throw Error(error);
   }
 
   void finish(const Session& session, const BundleHead& head, const std::string& id,

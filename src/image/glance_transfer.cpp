@@ -39,7 +39,7 @@ class Undo {
       if (undone(steps_.back().second)) continue;
       left += (left.empty() ? "" : "; ") + steps_.back().first;
     }
-    if (left.empty()) throw error;
+    if (left.empty()) throw Error(error);
     throw Error(error.code(), error.message(),
                 fmt::format("{}{}what could not be undone: {}", error.hint(),
                             error.hint().empty() ? "" : "; ", left));
@@ -83,6 +83,7 @@ class Sum {
     }
   }
   std::string hex() {
+    if (!hash_) return {};
     Bytes digest(hash_->digest_bytes());
     hash_->finish(digest);
     return to_hex(digest);
@@ -134,13 +135,13 @@ class SummedDevice final : public Device {
 // The answer to a creation was lost, or refused what was asked for.
 void settle_creation(Glance& glance, const std::string& id, const Error& error) {
   const bool lost = error.code() == Code::kRemote || error.code() == Code::kTimeout;
-  if (!lost || !glance.find(id)) throw error;
+  if (!lost || !glance.find(id)) throw Error(error);
 }
 
 GlanceImage settle_upload(Glance& glance, const std::string& id, const Error* error) {
   GlanceImage image = glance.get(id);
   if (image.status == "active") return image;
-  if (error != nullptr) throw *error;
+  if (error != nullptr) throw Error(*error);
   throw Error(Code::kRemote, fmt::format("{} has image {} as '{}' after its upload", glance.name(),
                                          in_quotes(id), printable(image.status)));
 }
