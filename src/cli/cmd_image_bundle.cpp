@@ -48,7 +48,8 @@ std::string in_quotes(const std::string& name) { return fmt::format("'{}'", prin
 struct Opened {
   Report report;
   HeaderFingerprint header;
-  std::optional<keys::Encoding> encoding;  // of the secret; absent: it opens nothing
+  bool opens = false;                                // the secret a keyslot, …
+  keys::Encoding encoding = keys::Encoding::kPlain;  // … in this way
 };
 
 struct OpenArgs {
@@ -72,7 +73,10 @@ struct OpenArgs {
       for (const keys::Candidate& candidate : candidates) {
         auto unlocked = luks::unlock(file, candidate.passphrase.span(), options);
         if (!unlocked) continue;
-        if (layer == 0) opened.encoding = candidate.encoding;
+        if (layer == 0) {
+          opened.opens = true;
+          opened.encoding = candidate.encoding;
+        }
         return unlocked;
       }
       return std::nullopt;
@@ -82,7 +86,8 @@ struct OpenArgs {
                                             .header = nullptr,
                                             .cancel = session.cancel});
     static_cast<void>(image::describe(opened.report));
-    if (!opened.header.sha256.empty() && !opened.encoding) {
+    const bool looked_at = !opened.header.sha256.empty();
+    if (opened.report.safe() ? !opened.opens : looked_at && !opened.opens) {
       throw Error(Code::kWrongPassphrase, fmt::format("the secret does not open {}", name),
                   "find the one that does: lukskeep keystore resolve ID FILE");
     }
@@ -123,14 +128,14 @@ class ImageExport final : public Command {
     check_arguments(session);
     const auto recipients = parse_recipients();
     const auto signer = crypto::parse_ed25519_private_key(
-        read_bytes_of(session, keys::parse_key_source(*sign_key_)).span(), "--sign-key");
+        read_bytes_of(session, keys::parse_key_source(sign_key_)).span(), "--sign-key");
     const auto manager = open_key_manager(session);
-    const keys::Secret secret = manager->get(*key_id_);
-    keys::Metadata metadata = manager->metadata(*key_id_);
+    const keys::Secret secret = manager->get(key_id_);
+    keys::Metadata metadata = manager->metadata(key_id_);
     const std::shared_ptr<Device> device = open_device(path_, storage::Access::kRead);
     const Opened opened = open_.open(session, device, keys::passphrase_candidates(secret, metadata),
                                      in_quotes(path_));
-    metadata[std::string(keys::kEncodingMetadata)] = keys::encoding_name(*opened.encoding);
+    metadata[std::string(keys::kEncodingMetadata)] = keys::encoding_name(opened.encoding);
     BundleManifest manifest = describe(session, opened);
     manifest.secret = secret.info;
     manifest.secret_metadata = std::move(metadata);
@@ -144,10 +149,10 @@ class ImageExport final : public Command {
     const auto need = [](bool there, std::string_view name, std::string_view hint) {
       if (!there) throw Error(Code::kUsage, fmt::format("{} is missing", name), std::string(hint));
     };
-    need(key_id_.has_value(), "--key-id", "lukskeep keystore list names the secrets");
+    need(!key_id_.empty(), "--key-id", "lukskeep keystore list names the secrets");
     need(!recipients_.empty(), "--recipient",
          "age-keygen makes a pair on the receiver's side: the recipient is its public side");
-    need(sign_key_.has_value(), "--sign-key", "openssl genpkey -algorithm ed25519 -out KEY");
+    need(!sign_key_.empty(), "--sign-key", "openssl genpkey -algorithm ed25519 -out KEY");
     if (is_pipe(bundle_)) return check_stdout_is_free(session);
     if (kind_of_bundle() != storage::PathKind::kAbsent) {
       throw Error(Code::kExists, fmt::format("{} is already there", in_quotes(bundle_)),
@@ -159,6 +164,7 @@ class ImageExport final : public Command {
 
   std::vector<archive::AgeRecipient> parse_recipients() const {
     std::vector<archive::AgeRecipient> recipients;
+    recipients.reserve(recipients_.size());
     for (const std::string& text : recipients_) {
       recipients.push_back(archive::parse_age_recipient(text));
     }
@@ -221,9 +227,9 @@ class ImageExport final : public Command {
 
   std::string path_;
   std::string bundle_;
-  std::optional<std::string> key_id_;
+  std::string key_id_;
   std::vector<std::string> recipients_;
-  std::optional<std::string> sign_key_;
+  std::string sign_key_;
   std::optional<std::string> set_path_;
   OpenArgs open_;
   ProgressArgs progress_;
@@ -266,7 +272,7 @@ class PipeSource final : public image::BundleSource {
     while (!out.empty()) {
       cancel_.check();
       pollfd waiting{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
-      if (poll(&waiting, 1, kPollMs) == 0) continue;
+      if (poll(&waiting, 1, kPollMs) <= 0) continue;  // a signal, too: look at `cancel`
       const ssize_t got = ::read(STDIN_FILENO, out.data(), out.size());
       if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
       if (got < 0) {
@@ -414,7 +420,7 @@ class ImageImport final : public Command {
                       "keystore delete {}",
                       printable(id), manager.description(), printable(id)));
     }
-    throw error;
+    throw Error(error);
   }
 
   void finish(const Session& session, const BundleHead& head, const std::string& id,

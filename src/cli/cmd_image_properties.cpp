@@ -66,7 +66,7 @@ class ImageProperties final : public Command {
     }
     if (image::has_error(problems)) session.outcome->exit_status = exit_status(Code::kUsage);
     const Properties set = write(description);
-    if (apply_) apply(session, set, problems);
+    if (!apply_.empty()) apply(session, set, problems);
     finish(session, set, problems);
   }
 
@@ -110,7 +110,7 @@ class ImageProperties final : public Command {
                   "name the encrypted image, and its secret with --key-id");
     }
     const image::Services services = service_.services(session, session.cancel, false);
-    const image::GlanceImage image = services.glance->get(*apply_);
+    const image::GlanceImage image = services.glance->get(apply_);
     std::vector<std::string> unwanted;
     for (const auto& [name, value] : image.properties) {
       if (image::is_encryption_property(name) && !set.contains(name)) unwanted.push_back(name);
@@ -152,7 +152,7 @@ class ImageProperties final : public Command {
   PropertyArgs args_;
   std::optional<std::string> set_path_;
   bool openstack_ = false;
-  std::optional<std::string> apply_;
+  std::string apply_;
   ImageServiceArgs service_;
 };
 

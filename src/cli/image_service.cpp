@@ -37,6 +37,11 @@ image::Services ImageServiceArgs::services(const Session& session, const CancelT
   const keys::ServiceOptions options{
       .tls = {.verify = !session.insecure, .ca_file = credentials.text("OS_CACERT")},
       .cancel = cancel};
+  if (session.insecure && cancel != nullptr && !with_manager) {
+    warn(
+        "the certificate of the image service is not verified; whoever answers in its place gets "
+        "the credentials");
+  }
   image::Services services;
   services.glance =
       std::make_unique<image::Glance>(std::move(settings), std::move(credentials), options);

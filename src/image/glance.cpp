@@ -18,7 +18,7 @@ constexpr std::string_view kPatchType = "application/openstack-images-v2.1-json-
 constexpr std::string_view kJsonType = "application/json";
 
 // A part of a URL, or a header, is not to become more than that.
-const std::string& checked(const std::string& id) {
+std::string checked(const std::string& id) {
   if (is_uuid(id)) return id;
   throw Error(Code::kInvalidArgument, fmt::format("'{}' is no ID of an image", printable(id, 128)),
               "IDs are UUIDs");
@@ -161,7 +161,7 @@ net::HttpResponse Glance::transfer(net::HttpRequest request) {
 }
 
 Error Glance::refusal(const net::HttpResponse& response, const std::string& what) const {
-  const Error error = service_.refusal(response, what);
+  Error error = service_.refusal(response, what);
   const std::string_view body = as_string_view(response.body);
   if (body.find("</h1>") == std::string_view::npos) return error;
   return Error(error.code(),

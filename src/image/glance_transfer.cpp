@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::size_t kReadBytes = limits::kMiB;
 constexpr unsigned kPauseMs = 500;
+// What a try has to bring for the next ones not to count: else a service could go on for ever.
+constexpr std::uint64_t kProgressBytes = limits::kMiB;
 
 std::string in_quotes(const std::string& id) { return fmt::format("'{}'", printable(id, 64)); }
 
@@ -39,7 +41,7 @@ class Undo {
       if (undone(steps_.back().second)) continue;
       left += (left.empty() ? "" : "; ") + steps_.back().first;
     }
-    if (left.empty()) throw error;
+    if (left.empty()) throw Error(error);
     throw Error(error.code(), error.message(),
                 fmt::format("{}{}what could not be undone: {}", error.hint(),
                             error.hint().empty() ? "" : "; ", left));
@@ -83,6 +85,7 @@ class Sum {
     }
   }
   std::string hex() {
+    if (!hash_) return {};
     Bytes digest(hash_->digest_bytes());
     hash_->finish(digest);
     return to_hex(digest);
@@ -115,9 +118,10 @@ class SummedDevice final : public Device {
   std::uint32_t block_size_bytes() const override { return below_.block_size_bytes(); }
   void read(std::uint64_t offset, MutableBytes out) const override {
     below_.read(offset, out);
-    if (offset != at_) return;  // again; what is summed already
-    sum_.add(out);
-    at_ += out.size();
+    const std::uint64_t end = offset + out.size();
+    if (offset > at_ || end <= at_) return;  // again; what is summed already
+    sum_.add(out.subspan(static_cast<std::size_t>(at_ - offset)));
+    at_ = end;
   }
   void write(std::uint64_t, ByteView) override {
     throw Error(Code::kReadOnly, "an image is not written while it is uploaded");
@@ -134,19 +138,18 @@ class SummedDevice final : public Device {
 // The answer to a creation was lost, or refused what was asked for.
 void settle_creation(Glance& glance, const std::string& id, const Error& error) {
   const bool lost = error.code() == Code::kRemote || error.code() == Code::kTimeout;
-  if (!lost || !glance.find(id)) throw error;
+  if (!lost || !glance.find(id)) throw Error(error);
 }
 
 GlanceImage settle_upload(Glance& glance, const std::string& id, const Error* error) {
   GlanceImage image = glance.get(id);
   if (image.status == "active") return image;
-  if (error != nullptr) throw *error;
+  if (error != nullptr) throw Error(*error);
   throw Error(Code::kRemote, fmt::format("{} has image {} as '{}' after its upload", glance.name(),
                                          in_quotes(id), printable(image.status)));
 }
 
-GlanceImage put(Glance& glance, const Device& device, const UploadOptions& options, Sum& sum) {
-  const SummedDevice summed(device, sum);
+GlanceImage put(Glance& glance, const SummedDevice& summed, const UploadOptions& options) {
   std::optional<Error> failed;
   try {
     glance.put_file(options.id, summed, options.progress);
@@ -204,8 +207,9 @@ Uploaded upload_image(const MakeServices& make, const Device& device,
       settle_creation(glance, options.id, error);
     }
     Sum sum(options.hash_algorithm);
-    uploaded.image = put(glance, device, options, sum);
-    if (uploaded.image.hash_algorithm != options.hash_algorithm) {
+    const SummedDevice summed(device, sum);
+    uploaded.image = put(glance, summed, options);
+    if (uploaded.image.hash_algorithm != options.hash_algorithm || !summed.whole()) {
       // Another one than is usual: read again.
       sum = Sum(uploaded.image.hash_algorithm);
       sum.add(device, device.size_bytes(), options.cancel);
@@ -253,7 +257,7 @@ void download_image(Glance& glance, const GlanceImage& image, Device& part,
       if (!passing || tries >= limits::kImageTransferTries) throw;
       keys::pause_ms(kPauseMs, work.cancel);
     }
-    if (part.size_bytes() > before) tries = 0;
+    if (part.size_bytes() - before >= kProgressBytes) tries = 0;
     if (part.size_bytes() == before && tries >= limits::kImageTransferTries) break;
   }
   check_arrived(glance, image, part.size_bytes(), sum);

@@ -161,7 +161,7 @@ class Reader {
     Encryption& known = out().encryption;
     if (known == Encryption::kNone || (known == Encryption::kLuks && is_luks(said))) {
       known = said;
-    } else if (known != said && !(said == Encryption::kLuks && is_luks(known))) {
+    } else if (known != said && (said != Encryption::kLuks || !is_luks(known))) {
       problem(true, "encryption-conflict", property, "two members name two ways of encryption",
               "keep the one that the file has");
     }
@@ -364,7 +364,7 @@ class Checker {
               fmt::format("it says that the file is encrypted, and it is {}", file_.format),
               "remove the members about encryption, or encrypt the image");
     } else if (says && found_ != said_.encryption &&
-               !(said_.encryption == Encryption::kLuks && is_luks(found_))) {
+               (said_.encryption != Encryption::kLuks || !is_luks(found_))) {
       problem(true, "encrypt-format-wrong", "os_encrypt_format",
               fmt::format("the file is {}", file_.format),
               fmt::format("say {}", encryption_word(found_)));

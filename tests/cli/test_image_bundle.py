@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from cli_tools import IDENTITY, RECIPIENT, fails, interrupt, ok, run, start, wait_until
+from cli_tools import IDENTITY, PBKDF2, RECIPIENT, fails, ok, run, start, wait_until
 from image_tools import PASSPHRASE, encrypted, forget_services, keystore
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="skipped: openssl is not installed")
@@ -94,6 +94,26 @@ def test_through_a_pipe_and_with_other_properties(clouds, tmp_path):
     assert "--disk-format raw" in line and "--property os_distro=debian" in line
     assert f"--property cinder_encryption_key_id={secret['id']}" in line
     assert "on_image_deletion" in line and "status" not in line and "=old" not in line
+
+
+@pytest.mark.parametrize("name, version, disk_format, word", [
+    ("qcow2:disk.qcow2", "luks1", "qcow2", "LUKSv1"), ("disk2", "luks2", "luks", "LUKSv2")])
+def test_every_kind_of_image(clouds, tmp_path, name, version, disk_format, word):
+    file = name.removeprefix("qcow2:")
+    secret = ok("keystore", "get", clouds.key, "--key-manager", clouds.here).out
+    (tmp_path / "pass").write_bytes(secret.hex().encode())
+    ok("encrypt", clouds.folder / "plain", name, "--type", version, "--key", "file:pass", *PBKDF2,
+       cwd=tmp_path)
+    ok("image", "export", file, "bundle", *clouds.sending(), cwd=tmp_path)
+    got = ok("image", "import", "bundle", "out", *clouds.receiving(), "--json", cwd=tmp_path).json
+    assert (tmp_path / "out").read_bytes() == (tmp_path / file).read_bytes()
+    assert got["properties"]["disk_format"] == disk_format
+    assert got["properties"]["os_encrypt_format"] == word
+    size = (clouds.folder / "plain").stat().st_size
+    assert 0 <= int(got["properties"]["os_decrypt_size"]) - size < 4096
+    ok("decrypt", name.replace(file, "out"), "back", "--key", f"manager:{got['key_id']}", "--key-manager",
+       clouds.there, cwd=tmp_path)
+    assert (tmp_path / "back").read_bytes()[:size] == (clouds.folder / "plain").read_bytes()
 
 
 def test_signer_in_base64_and_several(clouds, tmp_path):
