@@ -1,6 +1,6 @@
-"""The DaemonSet of packaging/kubernetes: its manifest, and its script on volumes instead of disks."""
+"""The DaemonSet of packaging/kubernetes: its manifest, and its script. What it does on volumes that are
+bound to a Tang server is in tests/interop/test_rekey.py."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_tools import PBKDF2, PROGRAM, ROOT, ok
+from cli_tools import PROGRAM, ROOT
 
 yaml = pytest.importorskip("yaml")
 
@@ -43,8 +43,8 @@ def test_the_manifest_holds_together():
     data = found["ConfigMap"]["data"]
     env = {one["name"]: one["value"] for one in container()["env"]}
     script = Path(container()["command"][1])
-    assert script.parent == Path(mounts["config"]) == Path(env["POLICY"]).parent
-    assert {script.name, Path(env["POLICY"]).name} == set(data)
+    assert script.parent == Path(mounts["config"])
+    assert {script.name} == set(data)
     assert container()["readinessProbe"]["exec"]["command"][-1] == env["READY"]
     # What is done outlives the pod, and so do the snapshots and the key that opens them.
     assert Path(env["STATE"]).is_relative_to(mounts["state"])
@@ -55,92 +55,23 @@ def test_the_manifest_holds_together():
 
 @pytest.fixture
 def node(place):
-    """Two volumes with a binding each, and the script as the container has it."""
-    for name in ("v1", "v2"):
-        ok("create", name, "--size", "64K", "--key", "file:k1", *PBKDF2, cwd=place)
-        ok("bind", name, "{}", "--pin", "null", "--key", "file:k1", cwd=place)
     (place / "bin").mkdir()
     (place / "bin" / "lukskeep").symlink_to(PROGRAM)
     (place / "rekey.sh").write_text(objects()["ConfigMap"]["data"]["rekey.sh"])
-    (place / "policy.json").write_text(objects()["ConfigMap"]["data"]["policy.json"])
     return place
-
-
-def rekey(node, status=0, **env):
-    defaults = {one["name"]: one["value"] for one in container()["env"]}
-    here = {"VOLUMES": "v1 v2", "POLICY": "policy.json", "STATE": "state", "READY": "ready", "ONCE": "1"}
-    done = subprocess.run(
-        ["sh", "rekey.sh"], cwd=node, capture_output=True, timeout=120,
-        env={"PATH": f"{node}/bin:{os.environ['PATH']}", "LUKSKEEP_ARCHIVE": "off",
-             **defaults, **here, **env})
-    assert done.returncode == status, done.stderr.decode()
-    assert (node / "ready").exists() == (status == 0)
-    return done
-
-
-def volumes(node):
-    return [(node / name).read_bytes() for name in ("v1", "v2")]
-
-
-def pins(node):
-    found = [ok("bindings", name, "--json", cwd=node).json["bindings"] for name in ("v1", "v2")]
-    assert all(len(one) == 1 and one[0]["state"] == "good" for one in found)
-    return [one[0]["pin"]["pin"] for one in found]
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_the_script_is_a_script(node, shell):
     subprocess.run([shell, "-n", "rekey.sh"], cwd=node, check=True)
     if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", "-e", "SC2086", "rekey.sh"], cwd=node, check=True)
-
-
-def test_every_volume_is_rekeyed_once_for_each_id(node):
-    before = volumes(node)
-    old = ok("passphrase", "v1", cwd=node).text
-    rekey(node)
-    first = volumes(node)
-    assert all(one != other for one, other in zip(before, first)) and pins(node) == ["null"] * 2
-    assert ok("passphrase", "v1", cwd=node).text != old
-    # A pod that starts again only looks.
-    assert b"was rekeyed for 1" in rekey(node).stdout
-    assert volumes(node) == first
-    rekey(node, REKEY_ID="2")
-    assert all(one != other for one, other in zip(first, volumes(node)))
-
-
-def test_a_policy_replaces_the_one_before(node):
-    (node / "policy.json").write_text(json.dumps({"t": 1, "pins": {"null": [{}, {}]}}))
-    rekey(node)
-    assert pins(node) == ["sss", "sss"]
-    # The keyslot is the one that is named.
-    rekey(node, REKEY_ID="2", SLOT="1")
-    assert b"keyslot 7" in rekey(node, 1, REKEY_ID="3", SLOT="7").stderr
-
-
-def test_what_fails_is_not_ready_and_goes_on_later(node):
-    rekey(node, 1, VOLUMES="v1 none v2")
-    first, second = volumes(node)
-    shutil.copy(node / "v2", node / "none")
-    rekey(node, VOLUMES="v1 none v2")
-    # v1 was done before, v2 was not.
-    assert volumes(node)[0] == first and volumes(node)[1] != second
-
-
-def test_a_binding_that_does_not_open_is_no_success(node):
-    (node / "policy.json").write_text('{"t":1,"pins":{"null":{"fail":true}}}')
-    before = volumes(node)
-    old = ok("passphrase", "v1", cwd=node).text
-    rekey(node, status=2)
-    # The binding of before opens still, and what comes next was not begun.
-    assert ok("passphrase", "v1", cwd=node).text == old and volumes(node)[1] == before[1]
-    # With a policy that opens it goes on.
-    (node / "policy.json").write_text('{"t":1,"pins":{"null":{}}}')
-    rekey(node)
-    assert pins(node) == ["sss", "sss"]
+        subprocess.run(["shellcheck", "rekey.sh"], cwd=node, check=True)
 
 
 def test_without_its_settings_it_does_nothing(node):
-    before = volumes(node)
-    rekey(node, 2 if os.path.realpath("/bin/sh").endswith("dash") else 1, REKEY_ID="")
-    assert volumes(node) == before
+    defaults = {one["name"]: one["value"] for one in container()["env"]}
+    done = subprocess.run(["sh", "rekey.sh"], cwd=node, capture_output=True, timeout=120,
+                          env={"PATH": f"{node}/bin:{os.environ['PATH']}", **defaults,
+                               "STATE": "state", "READY": "ready"})
+    assert done.returncode != 0 and b"TANG_KEYS" in done.stderr
+    assert not (node / "state").exists() and not (node / "ready").exists()

@@ -188,33 +188,35 @@ def test_the_archive_has_every_header_of_before_and_after(fleet, tmp_path):
 def test_the_daemon_set_rekeys_until_nothing_is_left(fleet, tmp_path):
     yaml = pytest.importorskip("yaml")
     server, volumes, old = fleet
-    manifest = yaml.safe_load((kit.ROOT / "packaging/kubernetes/lukskeep-rekey.yaml").read_text())
-    container, = manifest["spec"]["template"]["spec"]["containers"]
+    text = (kit.ROOT / "packaging/kubernetes/tang-rekey.yaml").read_text()
+    objects = {one["kind"]: one for one in yaml.safe_load_all(text)}
+    container, = objects["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "rekey.sh").write_text(objects["ConfigMap"]["data"]["rekey.sh"])
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/lukskeep").symlink_to(kit.LUKSKEEP)
     state = tmp_path / "state"
     env = {**os.environ, **{variable["name"]: variable["value"] for variable in container["env"]},
            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LUKSKEEP_ARCHIVE": "off",
-           "TANG_KEYS": f"{old['exchange']} {old['signing']}", "STATE": str(state),
+           "TANG_KEYS": old["exchange"], "STATE": str(state), "READY": str(tmp_path / "ready"),
            "PAUSE_SECONDS": "0.2", "VOLUMES": f"--directory={tmp_path / 'fleet'}"}
-    ready = container["readinessProbe"]["exec"]["command"]
-    process = subprocess.Popen(container["command"], env=env, stdout=subprocess.DEVNULL,
+    ready = ["test", "-e", tmp_path / "ready"]
+    process = subprocess.Popen(["sh", tmp_path / "rekey.sh"], env=env, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        wait_until(lambda: (state / "rekey.json").exists())
+        wait_until(lambda: (state / "report.json").exists())
         # The server was not rotated.
-        assert not json.loads((state / "rekey.json").read_text())["good"]
+        assert not json.loads((state / "report.json").read_text())["good"]
         assert subprocess.run(ready, env=env, check=False).returncode != 0
         rotate(server)
         wait_until(lambda: subprocess.run(ready, env=env, check=False).returncode == 0)
-        assert json.loads((state / "rekey.json").read_text())["good"]
+        assert json.loads((state / "report.json").read_text())["good"]
         process.terminate()
         process.wait(timeout=20)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     kit.lukskeep("tang", "delete", "--keys", server.keys, "--usage", "none", "--yes", "--allow",
-                 "unrecorded", "--wait-for", state / "rekey.json", "--wait-limit", "0", "--",
+                 "unrecorded", "--wait-for", state / "report.json", "--wait-limit", "0", "--",
                  old["exchange"])
     kit.lukskeep("unlock", *volumes)
 
