@@ -142,7 +142,8 @@ class VmXml final : public Command {
       text += xml;
     }
     if (text.empty()) {
-      throw Error(Code::kUsage, fmt::format("this volume has no part '{}' in XML", *part_));
+      throw Error(Code::kUsage,
+                  fmt::format("this volume has no part '{}' in XML", part_.value_or("")));
     }
     show(session, json, text);
   }

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <optional>
 
 #include <openssl/evp.h>
 
@@ -47,14 +46,13 @@ bool has_cipher(const crypto::CipherSpec& spec) {
 }
 
 std::string why_not_cipher(const std::string& encryption) {
-  std::optional<crypto::CipherSpec> spec;
+  bool known = false;
   try {
-    spec = crypto::parse_cipher_spec(encryption);
+    known = has_cipher(crypto::parse_cipher_spec(encryption));
   } catch (const Error&) {
-    // Unknown here: hardly known there.
+    known = false;  // unknown here: hardly known there
   }
-  if (spec && has_cipher(*spec)) return {};
-  return fmt::format("it has no {}", printable(encryption));
+  return known ? std::string() : fmt::format("it has no {}", printable(encryption));
 }
 
 std::string base64(ByteView bytes) {
@@ -83,7 +81,7 @@ Bytes encrypt_cbc(ByteView key, ByteView iv, ByteView plain) {
       EVP_EncryptFinal_ex(context.get(), to + size, &last) != 1) {
     throw Error(Code::kInternal, "OpenSSL does not encrypt with AES-256-CBC");
   }
-  out.resize(static_cast<std::size_t>(size + last));
+  out.resize(static_cast<std::size_t>(size) + static_cast<std::size_t>(last));
   return out;
 }
 

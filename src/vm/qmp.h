@@ -44,7 +44,7 @@ class Qmp {
   // answers is no QMP), kTimeout, kInterrupted.
   static Qmp connect(const std::string& path, const Settings& settings);
 
-  Qmp(Qmp&&) = default;
+  Qmp(Qmp&&) noexcept = default;
   Qmp& operator=(Qmp&&) = delete;
   ~Qmp() = default;
 
