@@ -136,8 +136,8 @@ inline constexpr std::size_t kInspectHeadBytes = 512 * kKiB;
 inline constexpr std::size_t kInspectTailBytes = 64 * kKiB;
 inline constexpr std::size_t kInspectRangeBytesMax = 256 * kKiB;  // of any other part
 inline constexpr std::uint64_t kInspectLuks2CopyBytesMax = kInspectHeadBytes / 2;
-inline constexpr std::size_t kInspectFindingsMax = 64;  // of one format
-inline constexpr unsigned kInspectLayersMax = 4;        // of encryption within encryption
+inline constexpr std::size_t kInspectFindingsMax = 64;          // of one format
+inline constexpr unsigned kInspectLayersMax = 4;                // of encryption within encryption
 inline constexpr std::size_t kVolumeTypeBytesMax = 256 * kKiB;  // of Cinder, as JSON
 // Key managers.
 inline constexpr std::size_t kSecretBytesMax = 64 * kKiB;     // Barbican takes 20 000 bytes
