@@ -11,6 +11,7 @@
 #include <lukskeep/error.h>
 
 #include "base/bytes.h"
+#include "base/limits.h"
 #include "cli/cmd_image.h"
 #include "cli/copy_args.h"
 #include "cli/image_source.h"
@@ -34,16 +35,16 @@ using image::Verdict;
 std::string read_text_file(const Session& session, const std::string& path) {
   storage::MemoryDevice memory{Bytes()};
   if (is_pipe(path)) {
-    storage::copy_from_fd(0, memory, image::kVolumeTypeBytesMax + 1, 1,
+    storage::copy_from_fd(0, memory, limits::kVolumeTypeBytesMax + 1, 1,
                           {.phase = "receive", .cancel = session.cancel});
   } else {
     const auto file = storage::open_file(path, {.lock = false});
     const std::uint64_t size =
-        std::min<std::uint64_t>(file->size_bytes(), image::kVolumeTypeBytesMax + 1);
+        std::min<std::uint64_t>(file->size_bytes(), limits::kVolumeTypeBytesMax + 1);
     memory.resize(size);
     storage::copy(*file, memory, size, {.cancel = session.cancel});
   }
-  if (memory.size_bytes() > image::kVolumeTypeBytesMax) {
+  if (memory.size_bytes() > limits::kVolumeTypeBytesMax) {
     throw Error(Code::kInvalidArgument,
                 fmt::format("'{}' is too large for a volume type", printable(path, 256)));
   }

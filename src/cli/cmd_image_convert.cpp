@@ -277,7 +277,7 @@ class ImageConvert final : public ImageCommand {
   // What cannot be said of the new image by the same header.
   void check_header() const {
     output_.refuse_compression();
-    const luks::Header& header = *source_.header;
+    const luks::Header& header = source_.header.value();
     if (output_.qcow2() && header.version != luks::Version::kLuks1) {
       throw Error(Code::kUnsupported,
                   fmt::format("{} is LUKS2, and inside qcow2 there is LUKS1 only",

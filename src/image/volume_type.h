@@ -8,7 +8,6 @@
 // qemu/crypto/block-luks.c.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -28,9 +27,6 @@ enum class BackEnd : std::uint8_t {
 };
 // "brick", "rbd".
 std::string_view back_end_name(BackEnd back_end) noexcept;
-
-// What is read of a volume type's JSON.
-inline constexpr std::size_t kVolumeTypeBytesMax = 256 * 1024;
 
 struct VolumeType {
   std::string name;
