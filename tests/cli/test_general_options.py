@@ -46,6 +46,8 @@ READS = {
     "key test": ["key", "test", "v2", "--key", "file:k1"],
     "header check": ["header", "check", "v2"],
     "inspect": ["inspect", "v2"],
+    "image volume-check": ["image", "volume-check", "v2", "--type-json", "type", "--back-end",
+                           "brick"],
     "policy show": ["policy", "show"],
     "policy check": ["policy", "check", "v2"],
     "archive list": ["archive", "list", "--store", "store"],
@@ -69,6 +71,7 @@ READS = {
 @pytest.fixture
 def volume(luks2):
     ok("header", "backup", "v2", "backup", cwd=luks2)
+    (luks2 / "type").write_text('{"provider":"luks2","control_location":"front-end"}')
     (luks2 / "token").write_text('{"type":"t","keyslots":["0"]}')
     ok("archive", "init", "--store", "store", "--recipient", RECIPIENT, cwd=luks2)
     ok("archive", "add", "v2", "--store", "store", cwd=luks2)
@@ -106,6 +109,8 @@ def test_every_command_is_here():
     # Those that do not end, and those that want servers, keys or key managers, have their own tests.
     elsewhere = {"archive watch", "serve", "seal", "unseal", "bind", "unbind", "rebind", "edit",
                  "top-up", "bindings", "report", "passphrase", "unlock"}
+    elsewhere |= {f"image {verb}" for verb in ("properties", "export", "import", "upload", "download",
+                                               "verify", "delete")}
     elsewhere |= {name for name in commands if name.startswith(("keystore ", "tang "))}
     assert commands - elsewhere == {name for name in [*CHANGES, *READS]
                                     if name not in ("create over data", "create detached")}
