@@ -15,7 +15,6 @@ namespace lukskeep::image {
 namespace {
 
 using namespace testing;
-using ::testing::ElementsAre;
 using ::testing::Pair;
 using ::testing::UnorderedElementsAre;
 
