@@ -162,8 +162,6 @@ inline constexpr std::size_t kSigningKeyBytesMax = 16 * kKiB;  // a file in PEM
 // The image service.
 inline constexpr unsigned kImageServiceWaitSeconds = 300;  // without a byte in either direction
 inline constexpr unsigned kImageTransferTries = 5;  // of a download, each from where it broke
-inline constexpr std::size_t kInspectFindingsMax = 64;          // of one format
-inline constexpr unsigned kInspectLayersMax = 4;                // of encryption within encryption
 inline constexpr std::size_t kVolumeTypeBytesMax = 256 * kKiB;  // of Cinder, as JSON
 // Key managers.
 inline constexpr std::size_t kSecretBytesMax = 64 * kKiB;     // Barbican takes 20 000 bytes
