@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -171,6 +172,69 @@ def test_a_server_that_does_not_start_is_named(tmp_path, volume):
     finally:
         interrupt(locker)
     assert not any(one["execute"] == "blockdev-add" for one in monitor.asked)
+
+
+def test_an_export_is_made_where_it_is_named_not_in_the_folder_of_the_daemon(tmp_path, volume):
+    lists = {"query-commands": [{"name": "block-export-add"}], "query-named-block-nodes": [],
+             "query-block-exports": []}
+    monitor = FakeMonitor(tmp_path / "q", GREETING,
+                          lambda asked: {"return": lists.get(asked["execute"], {})})
+    ok("vm", "attach", "--qmp", tmp_path / "q", *volume, "--export-socket", "s", cwd=tmp_path)
+    made = [one for one in monitor.asked if one["execute"] == "block-export-add"]
+    assert made[0]["arguments"]["addr"]["path"] == str(tmp_path / "s")
+
+
+def test_the_server_of_a_refused_attach_is_gone_and_its_lock_with_it(tmp_path, volume):
+    nbd_tools.require()
+
+    def answer(asked):
+        if asked["execute"] == "blockdev-add":
+            return {"error": {"class": "GenericError", "desc": "no room"}}
+        return qemu(asked)
+
+    FakeMonitor(tmp_path / "q", GREETING, answer)
+    attach = [nbd_tools.PROGRAM, "vm", "attach", "--qmp", tmp_path / "q", *volume, "--via", "nbd"]
+    done = subprocess.run(list(map(str, attach)), capture_output=True, text=True, timeout=60,
+                          stdin=subprocess.DEVNULL, start_new_session=True)
+    assert done.returncode == 7 and "no room" in done.stderr
+    (tmp_path / "new").write_text("new words")
+    ok("key", "add", volume[1], *volume[2:], "--new-key", f"file:{tmp_path}/new", *PBKDF2)
+
+
+def test_the_server_has_no_files_of_who_attached(tmp_path, volume):
+    nbd_tools.require()
+    FakeMonitor(tmp_path / "q", GREETING, qemu)
+    kept = tmp_path / "kept"
+    with open(kept, "w") as file:
+        attach = [nbd_tools.PROGRAM, "vm", "attach", "--qmp", tmp_path / "q", *volume, "--via",
+                  "nbd", "--json"]
+        done = subprocess.run(list(map(str, attach)), capture_output=True, text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, start_new_session=True,
+                              pass_fds=[file.fileno()])
+    assert done.returncode == 0, done.stderr
+    server = json.loads(done.stdout)["server"]
+    try:
+        folder = f"/proc/{server['pid']}/fd"
+        names = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+        assert str(volume[1]) in names and str(kept) not in names
+    finally:
+        os.kill(server["pid"], signal.SIGTERM)
+        wait_until(lambda: not os.path.exists(server["socket"]), "the end of the server")
+
+
+def test_a_volume_by_descriptor_is_served(tmp_path, volume):
+    nbd_tools.require()
+    FakeMonitor(tmp_path / "q", GREETING, qemu)
+    with open(volume[1], "r+b") as file:
+        attach = [nbd_tools.PROGRAM, "vm", "attach", "--qmp", tmp_path / "q", "--volume",
+                  f"/proc/self/fd/{file.fileno()}", *volume[2:], "--via", "nbd", "--json"]
+        done = subprocess.run(list(map(str, attach)), capture_output=True, text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, start_new_session=True,
+                              pass_fds=[file.fileno()])
+    assert done.returncode == 0, done.stderr
+    server = json.loads(done.stdout)["server"]
+    os.kill(server["pid"], signal.SIGTERM)
+    wait_until(lambda: not os.path.exists(server["socket"]), "the end of the server")
 
 
 def test_xml(tmp_path, volume):
