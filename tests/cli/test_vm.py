@@ -249,6 +249,33 @@ def test_xml(tmp_path, volume):
     assert ok("vm", "xml", *volume[:2], "--part", "disk").text == parts["disk"]
 
 
+def test_xml_keeps_symbolic_links(tmp_path, volume):
+    """What /dev/disk/by-id/ID leads to is another disk after the next start, perhaps."""
+    (tmp_path / "disks").mkdir()
+    link = tmp_path / "disks" / "by-id"
+    link.symlink_to(volume[1])
+    for named in (link, "disks/by-id", "./disks/by-id"):
+        parts = ok("vm", "xml", "--volume", named, "--json", cwd=tmp_path).json
+        source = ElementTree.fromstring(parts["disk"]).find("source")
+        assert source.get("file") == str(link)
+        assert ElementTree.fromstring(parts["secret"]).find("usage/volume").text == str(link)
+    header, payload = tmp_path / "h", tmp_path / "p"
+    ok("create", payload, "--header", header, "--size", "8M", "--type", "luks1", *volume[2:],
+       *PBKDF2)
+    links = {}
+    for name, target in (("p2", payload), ("h2", header), ("k2", volume[3].removeprefix("file:"))):
+        links[name] = tmp_path / "disks" / name
+        links[name].symlink_to(target)
+    text = ok("vm", "xml", "--volume", links["p2"], "--header", links["h2"], "--secret-file",
+              "disks/k2", cwd=tmp_path).text
+    for link in links.values():
+        assert f"&#34;{link}&#34;" in text
+    assert f"{payload}&#34;" not in text
+    served = ok("vm", "xml", "--volume", "v", "--nbd-socket", "disks/s", cwd=tmp_path).text
+    assert ElementTree.fromstring(served).find("source/host").get("socket") == \
+        str(tmp_path / "disks" / "s")
+
+
 def test_xml_of_what_libvirt_has_no_words_for(tmp_path, volume):
     two = tmp_path / "two.luks"
     ok("create", two, "--size", "32M", "--type", "luks2", *volume[2:], *PBKDF2)
@@ -306,3 +333,25 @@ cat > /dev/null
     assert "secret-set-value 0a81f5b2-8403-4b23-88d6-21ccc2f80d6f --file /dev/stdin" in \
         log.read_text()
     assert "no UUID" in fails(1, "vm", "define", *volume, "--secret-uuid", "-x", env=env).err
+
+
+def test_an_interrupted_define_leaves_no_secret_without_a_value(tmp_path, volume):
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    virsh = bin_folder / "virsh"
+    log = tmp_path / "log"
+    virsh.write_text(f"""#!/bin/sh
+echo "$*" >> {log}
+case "$*" in
+  *dumpxml*) exit 1;;
+  *set-value*) exec sleep 60;;
+esac
+cat > /dev/null
+""")
+    virsh.chmod(0o755)
+    env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    process = start("vm", "define", *volume, env=env)
+    wait_until(lambda: log.exists() and "set-value" in log.read_text(), "the value")
+    status, _, _ = interrupt(process)
+    assert status == 130
+    assert "secret-undefine" in log.read_text().splitlines()[-1]
