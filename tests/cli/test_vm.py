@@ -210,13 +210,16 @@ def test_the_server_has_no_files_of_who_attached(tmp_path, volume):
                   "nbd", "--json"]
         done = subprocess.run(list(map(str, attach)), capture_output=True, text=True, timeout=60,
                               stdin=subprocess.DEVNULL, start_new_session=True,
-                              pass_fds=[file.fileno()])
+                              pass_fds=[file.fileno()],
+                              env={**os.environ, "XDG_RUNTIME_DIR": "/dev/shm"})
     assert done.returncode == 0, done.stderr
     server = json.loads(done.stdout)["server"]
     try:
         folder = f"/proc/{server['pid']}/fd"
         names = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
         assert str(volume[1]) in names and str(kept) not in names
+        # Root's own folder, or that of who became root, is closed to QEMU's user.
+        assert (os.geteuid() == 0) == server["socket"].startswith("/tmp/")
     finally:
         os.kill(server["pid"], signal.SIGTERM)
         wait_until(lambda: not os.path.exists(server["socket"]), "the end of the server")
