@@ -16,15 +16,16 @@ namespace lukskeep::cli {
 struct ChildSettings {
   std::string program;  // a path, or a name that is looked up in PATH
   std::vector<std::string> arguments;
-  int stdin_fd = -1;     // what it reads; -1: nothing
-  bool outlive = false;  // it is nobody's child: neither our end nor our terminal ends it
+  int stdin_fd = -1;             // what it reads; -1: nothing
+  std::vector<int> descriptors;  // what it has besides, under the same numbers
+  bool outlive = false;          // it is nobody's child: neither our end nor our terminal ends it
 };
 
 class ChildProcess {
  public:
   // Throws Error{kIo}; a program that is not there ends with status 127.
   explicit ChildProcess(const ChildSettings& settings);
-  // Ends it unless it was let go.
+  // Ends it unless it was let go: what is nobody's child is waited for a minute at most.
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
@@ -44,6 +45,7 @@ class ChildProcess {
 
  private:
   pid_t pid_ = -1;
+  storage::UniqueFd process_;  // of one that is nobody's child: its number may become another's
   storage::UniqueFd output_end_;
   storage::UniqueFd errors_end_;
   std::string output_;

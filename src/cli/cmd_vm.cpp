@@ -1,6 +1,9 @@
 // vm attach, detach, list: disks of a running virtual machine, over its monitor.
 #include <algorithm>
+#include <charconv>
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,6 +69,18 @@ Code code_called(const std::string& name) {
   return Code::kRemote;
 }
 
+// N of /proc/self/fd/N and the like, which a program we start opens too if it has descriptor N.
+std::optional<int> descriptor_of(const std::string& location) {
+  const std::string path = storage::local_path(location).value_or("");
+  for (const std::string_view folder : {"/proc/self/fd/", "/dev/fd/"}) {
+    int fd = -1;
+    if (!path.starts_with(folder)) continue;
+    std::from_chars(path.data() + folder.size(), path.data() + path.size(), fd);
+    if (fd > STDERR_FILENO) return fd;
+  }
+  return std::nullopt;
+}
+
 // `lukskeep serve` for one client, which is QEMU: it ends when that has gone.
 class VolumeServer {
  public:
@@ -77,7 +92,13 @@ class VolumeServer {
     if (!volume.header.empty()) one += ",header=" + export_word(volume.header);
     if (read_only) one += ",read-only";
     one += fmt::format(",key=volume-key:/proc/self/fd/{}", key_fd.get());
-    ChildSettings settings{.program = "/proc/self/exe", .outlive = true};
+    // Where only root or its last user gets, QEMU does not get to the socket.
+    if (geteuid() == 0) unsetenv("XDG_RUNTIME_DIR");
+    ChildSettings settings{
+        .program = "/proc/self/exe", .descriptors = {key_fd.get()}, .outlive = true};
+    for (const std::string& location : {volume.volume, volume.header}) {
+      if (const auto fd = descriptor_of(location)) settings.descriptors.push_back(*fd);
+    }
     settings.arguments = {"serve", "--export", one, "--exit-with-last", "--threads", "4", "--json"};
     if (key.allow_insecure) settings.arguments.emplace_back("--allow-insecure");
     if (allowed_named_files().backing) settings.arguments.emplace_back("--allow-backing");
@@ -91,8 +112,8 @@ class VolumeServer {
   void let_in(std::uint32_t uid) const {
     if (uid == geteuid() || geteuid() != 0) return;
     const std::string folder = socket_.substr(0, socket_.rfind('/'));
-    if (chown(socket_.c_str(), uid, static_cast<gid_t>(-1)) == 0 &&
-        chown(folder.c_str(), uid, static_cast<gid_t>(-1)) == 0) {
+    if (lchown(socket_.c_str(), uid, static_cast<gid_t>(-1)) == 0 &&
+        lchown(folder.c_str(), uid, static_cast<gid_t>(-1)) == 0) {
       return;
     }
     throw Error(Code::kPermissionDenied,
@@ -178,6 +199,10 @@ class VmAttach final : public Command {
     if (!request_.id.empty()) vm::check_disk_id(request_.id);
     const luks::HeaderFile file = open_header_unlocked(volume_);
     if (via_ == "qemu") check_locations();
+    // The daemon's folder is another.
+    if (!request_.export_socket.empty()) {
+      request_.export_socket = std::filesystem::absolute(request_.export_socket).string();
+    }
     if (volume_.header.empty()) luks::check_payload_apart(file.header(), *file.device());
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
     if (via_ == "qemu") check_qemu_opens(file, opened);

@@ -1,9 +1,11 @@
 // vm xml, define: volumes for libvirt.
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <sys/stat.h>
@@ -19,6 +21,7 @@
 #include "cli/volume_access.h"
 #include "keys/secret_text.h"
 #include "storage/rbd_device.h"
+#include "storage/request.h"
 #include "vm/disk.h"
 #include "vm/libvirt_xml.h"
 #include "vm/qemu_key.h"
@@ -28,6 +31,27 @@ namespace {
 
 constexpr std::chrono::seconds kVirshTime{60};
 constexpr std::size_t kWordsMax = 512;  // of virsh, in a message
+
+// A path for XML that is kept: symbolic links stay, because /dev/disk/by-id/ID names the same disk
+// after the next start of the machine, and the /dev/sdb it leads to now may be another.
+std::string lasting_path(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path whole = std::filesystem::absolute(path, error);
+  if (error) {
+    storage::throw_errno(error.value(),
+                         fmt::format("cannot tell where '{}' is", printable(path, 256)));
+  }
+  std::filesystem::path lasting;
+  for (const std::filesystem::path& part : whole) {
+    if (part != ".") lasting /= part;
+  }
+  return lasting.string();
+}
+
+bool is_block_device(const std::string& path) {
+  struct stat status{};
+  return stat(path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
+}
 
 // The volume, and what its secret is called.
 struct LibvirtArgs {
@@ -64,7 +88,11 @@ struct LibvirtArgs {
   vm::LibvirtSecret secret(const luks::Header& header) const {
     vm::LibvirtSecret named{
         .uuid = uuid.empty() ? header.uuid : uuid, .usage = usage, .persistent = persistent};
-    if (named.usage.empty()) named.usage = storage::absolute_location(volume.volume);
+    if (named.usage.empty()) {
+      named.usage = storage::scheme_of(volume.volume) == storage::Scheme::kFile
+                        ? lasting_path(volume.volume)
+                        : storage::absolute_location(volume.volume);
+    }
     if (is_uuid(named.uuid)) return named;
     throw Error(Code::kUsage, fmt::format("'{}' is no UUID", printable(named.uuid)),
                 "name one with --secret-uuid");
@@ -128,7 +156,7 @@ class VmXml final : public Command {
     std::vector<std::pair<std::string, std::string>> parts;
     if (!disk_.nbd_socket.empty()) {
       if (args_.volume.volume.empty()) throw Error(Code::kUsage, "--volume is missing");
-      disk_.nbd_socket = storage::absolute_location(disk_.nbd_socket);
+      disk_.nbd_socket = lasting_path(disk_.nbd_socket);
       parts = {{"disk", disk_xml(disk_)}};
     } else {
       const luks::HeaderFile file = args_.open();
@@ -176,12 +204,10 @@ class VmXml final : public Command {
   void find_source() {
     const std::string& location = args_.volume.volume;
     switch (storage::scheme_of(location)) {
-      case storage::Scheme::kFile: {
-        disk_.path = storage::absolute_location(location);
-        struct stat status{};
-        disk_.block_device = stat(disk_.path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
+      case storage::Scheme::kFile:
+        disk_.path = lasting_path(location);
+        disk_.block_device = is_block_device(disk_.path);
         return;
-      }
       case storage::Scheme::kRbd: {
         const storage::RbdName name = storage::parse_rbd_name(location);
         if (!name.name_space.empty()) {
@@ -223,9 +249,11 @@ class VmXml final : public Command {
     }
     if (commandline_.id.empty()) commandline_.id = "lukskeep0";
     vm::check_disk_id(commandline_.id);
-    commandline_.payload = storage::absolute_location(args_.volume.volume);
-    commandline_.header = storage::absolute_location(args_.volume.header);
-    commandline_.key_file = storage::absolute_location(commandline_.key_file);
+    commandline_.payload = lasting_path(args_.volume.volume);
+    commandline_.payload_device = is_block_device(commandline_.payload);
+    commandline_.header = lasting_path(args_.volume.header);
+    commandline_.header_device = is_block_device(commandline_.header);
+    commandline_.key_file = lasting_path(commandline_.key_file);
     commandline_.read_only = disk_.read_only;
     return {{"commandline", commandline_xml(commandline_)}};
   }
@@ -276,13 +304,16 @@ class VmDefine final : public Command {
 
  private:
   // What virsh says goes into the message: it never has the value.
-  std::string virsh(const Session& session, std::vector<std::string> words, ByteView input) const {
+  std::string virsh(const CancelToken* cancel, std::vector<std::string> words,
+                    ByteView input) const {
     if (!connect_.empty()) words.insert(words.begin(), {"--connect", connect_});
     words.insert(words.begin(), "--quiet");
     const storage::UniqueFd stdin_file = memory_input(input.data(), input.size());
     ChildProcess child({.program = "virsh", .arguments = words, .stdin_fd = stdin_file.get()});
-    child.read_output(false, kVirshTime, session.cancel);
-    std::string errors = printable(child.errors(), kWordsMax);
+    child.read_output(false, kVirshTime, cancel);
+    std::string_view said = child.errors();
+    while (said.ends_with('\n')) said.remove_suffix(1);
+    std::string errors = printable(said, kWordsMax);
     const int status = child.wait();
     if (status == 127) {
       throw Error(Code::kNotFound, "virsh is not installed, and it is what talks to libvirtd",
@@ -293,19 +324,39 @@ class VmDefine final : public Command {
 
   void define(const Session& session, const std::string& uuid, ByteView xml,
               const SecretBytes& passphrase) const {
-    const bool was_there = virsh(session, {"secret-dumpxml", uuid}, {}).empty();
-    std::string failure = virsh(session, {"secret-define", "/dev/stdin"}, xml);
+    const bool was_there = virsh(session.cancel, {"secret-dumpxml", uuid}, {}).empty();
+    // A secret without a value is of no use; one that was there keeps the one it had.
+    const auto take_back = [&] {
+      if (!was_there) undefine(uuid);
+    };
+    const auto change = [&](const std::vector<std::string>& words, ByteView input) {
+      try {
+        return virsh(session.cancel, words, input);
+      } catch (const Error&) {
+        take_back();
+        throw;
+      }
+    };
+    std::string failure = change({"secret-define", "/dev/stdin"}, xml);
     if (!failure.empty()) {
       throw Error(Code::kRemote,
                   fmt::format("libvirt does not define secret {}: {}", uuid, failure));
     }
     const SecretBytes value = keys::secret_base64(passphrase.span());
-    failure = virsh(session, {"secret-set-value", uuid, "--file", "/dev/stdin"}, value.span());
+    failure = change({"secret-set-value", uuid, "--file", "/dev/stdin"}, value.span());
     if (failure.empty()) return;
-    // A secret without a value is of no use; one that was there keeps the one it had.
-    if (!was_there) virsh(session, {"secret-undefine", uuid}, {});
+    take_back();
     throw Error(Code::kRemote,
                 fmt::format("libvirt does not take the value of secret {}: {}", uuid, failure));
+  }
+
+  // A signal, which may be why, does not end this. What failed before is what is said.
+  void undefine(const std::string& uuid) const {
+    try {
+      virsh(nullptr, {"secret-undefine", uuid}, {});
+    } catch (const Error&) {
+      return;
+    }
   }
 
   LibvirtArgs args_;

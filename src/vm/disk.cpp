@@ -35,7 +35,7 @@ constexpr int kDiskIdsMax = 10'000;
 // A node is let go a moment after its device is reported gone.
 constexpr std::chrono::milliseconds kLetGoTime{3000};
 constexpr std::chrono::milliseconds kLetGoPause{50};
-constexpr std::uint32_t kUnplugAgainMs = 5000;
+constexpr std::chrono::milliseconds kUnplugAgainPause{1000};
 // Above this, QEMU looks for the node in use.
 constexpr std::array<std::string_view, 5> kNodes = {"luks", "nbd", "raw", "header", "payload"};
 constexpr const char* kPeripherals = "/machine/peripheral";
@@ -63,10 +63,7 @@ class Steps {
       undo_.push_back({undo, undo_arguments});
       return result;
     } catch (const Error& error) {
-      // Without an answer nobody knows whether it was done.
-      if (error.code() == Code::kTimeout || error.code() == Code::kInterrupted) {
-        undo_.push_back({undo, undo_arguments, true});
-      }
+      if (unanswered(error)) undo_.push_back({undo, undo_arguments, true});
       throw;
     }
   }
@@ -74,8 +71,13 @@ class Steps {
   // What was done for the steps in between only, the last first.
   void undo_now(std::size_t first, std::size_t count) {
     while (count-- > 0) {
-      const Undo step = undo_[first + count];
-      qmp_->execute(step.command, step.arguments);
+      Undo& step = undo_[first + count];
+      try {
+        qmp_->execute(step.command, step.arguments);
+      } catch (const Error& error) {
+        step.perhaps = unanswered(error);
+        throw;
+      }
       undo_.erase(undo_.begin() + static_cast<std::ptrdiff_t>(first + count));
     }
   }
@@ -104,6 +106,10 @@ class Steps {
     Json arguments;
     bool perhaps = false;  // it is not known whether there is anything to undo
   };
+  // Without an answer nobody knows whether it was done.
+  bool unanswered(const Error& error) const {
+    return error.code() == Code::kTimeout || error.code() == Code::kInterrupted || !qmp_->usable();
+  }
   static std::string subject(const Undo& step) {
     const auto first = step.arguments.begin();
     return first == step.arguments.end() ? "it" : fmt::format("'{}'", printable(first->dump()));
@@ -209,7 +215,8 @@ std::string add_nodes(Qmp& qmp, Steps& steps, const DiskRequest& request, KeyTra
   return name("luks");
 }
 
-std::string controller_of(const std::string& id) { return id + "-bus"; }
+// No disk of ours can be called so: their names have no '.'.
+std::string controller_of(const std::string& id) { return id + ".bus"; }
 
 void plug(Steps& steps, const DiskRequest& request, const std::string& node) {
   std::string driver = request.device.empty() ? "virtio-blk-pci" : request.device;
@@ -235,7 +242,6 @@ void export_it(Steps& steps, const DiskRequest& request, const std::string& node
   const std::string kind = request.device.empty() ? "vhost-user-blk" : request.device;
   const bool nbd = kind == "nbd";
   std::string id = request.id;
-  const Json address = {{"type", "unix"}};
   if (nbd && !request.export_socket.empty()) {
     steps.perform("nbd-server-start",
                   {{"addr", {{"type", "unix"}, {"data", {{"path", request.export_socket}}}}}},
@@ -326,16 +332,20 @@ std::set<std::string> parts_of(Qmp& qmp, const std::string& id) {
   return parts;
 }
 
-// Refused while the guest is at it already, for one.
-void unplug(Qmp& qmp, const std::string& device, std::uint32_t timeout_ms) {
-  std::optional<Error> refusal;
+// What QEMU says against it, if it does: while the guest is at it already, for one.
+std::optional<Error> ask_to_unplug(Qmp& qmp, const std::string& device) {
   try {
     qmp.execute("device_del", {{"id", device}});
   } catch (const Error& error) {
+    if (error.code() == Code::kNotFound) return std::nullopt;  // gone just now
     if (error.code() != Code::kRemote || !qmp.usable()) throw;
-    refusal = error;
-    timeout_ms = std::min(timeout_ms, kUnplugAgainMs);
+    return error;
   }
+  return std::nullopt;
+}
+
+// True when it is gone.
+bool wait_until_unplugged(Qmp& qmp, const std::string& device, std::chrono::milliseconds time) {
   bool kept = false;
   const bool told = qmp.wait_for_event(
       [&](const QmpEvent& event) {
@@ -343,20 +353,48 @@ void unplug(Qmp& qmp, const std::string& device, std::uint32_t timeout_ms) {
         kept = event.name == "DEVICE_UNPLUG_GUEST_ERROR";
         return kept || event.name == "DEVICE_DELETED";
       },
-      timeout_ms);
+      static_cast<std::uint32_t>(time.count()));
   if (kept) {
     throw Error(Code::kBusy, fmt::format("the guest does not give up '{}'", device),
                 "unmount it there");
   }
-  if (told || !all_devices(qmp).contains(device)) return;
-  if (refusal) throw Error(*refusal);
-  throw Error(Code::kTimeout,
-              fmt::format("the guest has not given up '{}' within {:g} s", device,
-                          static_cast<double>(timeout_ms) / 1000),
-              "a guest that is not up, or is paused, answers later: run 'vm detach' again then");
+  return told || !all_devices(qmp).contains(device);
+}
+
+void unplug(Qmp& qmp, const std::string& device, std::uint32_t timeout_ms) {
+  using std::chrono::steady_clock;
+  const auto end = steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+  for (;;) {
+    const std::optional<Error> refusal = ask_to_unplug(qmp, device);
+    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - steady_clock::now());
+    left = std::max(left, std::chrono::milliseconds(0));
+    // What was not refused is not asked for again: two presses of a slot's button are none.
+    if (wait_until_unplugged(qmp, device, refusal ? std::min(left, kUnplugAgainPause) : left)) {
+      return;
+    }
+    if (refusal && left > kUnplugAgainPause) continue;
+    if (refusal) throw Error(*refusal);
+    throw Error(Code::kTimeout,
+                fmt::format("the guest has not given up '{}' within {:g} s", device,
+                            static_cast<double>(timeout_ms) / 1000),
+                "a guest that is not up, or is paused, answers later: run 'vm detach' again then");
+  }
+}
+
+// The daemon has one NBD server for all exports: they would end with it.
+void check_server_unused(Qmp& qmp, const std::string& id) {
+  for (const auto& [other, kind] : all_devices(qmp)) {
+    if (kind != "nbd" || other == id) continue;
+    throw Error(Code::kBusy,
+                fmt::format("the export '{}' uses the NBD server of '{}'", printable(other),
+                            id.substr(0, id.size() - std::string_view(kOwnServer).size())),
+                fmt::format("detach '{}' first", printable(other)));
+  }
 }
 
 void remove_export(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
+  const bool own_server = id.ends_with(kOwnServer);
+  if (own_server) check_server_unused(qmp, id);
   qmp.execute("block-export-del", {{"id", id}});
   const bool gone = qmp.wait_for_event(
       [&](const QmpEvent& event) {
@@ -367,7 +405,7 @@ void remove_export(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
     throw Error(Code::kTimeout, fmt::format("a client still uses the export '{}'", id),
                 "run 'vm detach' again when it has gone");
   }
-  if (id.ends_with(kOwnServer)) qmp.execute("nbd-server-stop");
+  if (own_server) qmp.execute("nbd-server-stop");
 }
 
 void remove_node(Qmp& qmp, const std::string& name) {
@@ -381,6 +419,18 @@ void remove_node(Qmp& qmp, const std::string& name) {
       if (!refused || std::chrono::steady_clock::now() > end) throw;
     }
     std::this_thread::sleep_for(kLetGoPause);
+  }
+}
+
+// What an attach left whose process was killed: it would stand in the way of the next one, too.
+void remove_secrets(Qmp& qmp, const std::string& id) {
+  for (const std::string_view part : {"key", "master"}) {
+    try {
+      qmp.execute("object-del", {{"id", name_of(id, part)}});
+    } catch (const Error& error) {
+      // Refused: there is none, as it should be.
+      if (error.code() != Code::kRemote || !qmp.usable()) throw;
+    }
   }
 }
 
@@ -426,6 +476,7 @@ KeyTransfer attach_disk(Qmp& qmp, const DiskRequest& request) {
     throw Error(Code::kExists, fmt::format("'{}' has a disk '{}'", qmp.name(), request.id),
                 "choose another --id, or detach that one");
   }
+  remove_secrets(qmp, request.id);
   Steps steps(qmp);
   KeyTransfer transfer = KeyTransfer::kNone;
   try {
@@ -459,6 +510,7 @@ void detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
   for (const std::string_view part : kNodes) {
     if (parts.contains(std::string(part))) remove_node(qmp, name_of(id, part));
   }
+  remove_secrets(qmp, id);
 }
 
 std::vector<AttachedDisk> list_disks(Qmp& qmp) {

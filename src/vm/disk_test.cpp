@@ -14,6 +14,8 @@
 namespace lukskeep::vm {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -29,13 +31,17 @@ class FakeQemu {
   std::string operator()(const std::string& line) {
     const Json asked = Json::parse(line);
     const std::string command = asked["execute"];
-    if (refused.contains(command + " " + subject(asked["arguments"])) ||
-        refused.contains(command)) {
+    const std::string subject_of = command + " " + subject(asked["arguments"]);
+    const bool refused_once = refused_first.erase(subject_of) == 1;
+    if (refused_once || refused.contains(subject_of) || refused.contains(command)) {
       return refusal_of(line, "not today");
     }
     if (command == silent_for) return {};
     if (command == close_at) return "close";
     const Json& arguments = asked["arguments"];
+    if (command == "object-del" && !things["objects"].contains(arguments["id"])) {
+      return refusal_of(line, "no such object");
+    }
     if (command == "query-named-block-nodes") return reply_to(line, list("nodes"));
     if (command == "qom-list") return reply_to(line, list("devices"));
     if (command == "query-block-exports") return reply_to(line, list("exports"));
@@ -46,6 +52,7 @@ class FakeQemu {
     std::string after;
     if (command == "device_del" || command == "block-export-del") after = goodbye(arguments["id"]);
     change(command, arguments);
+    if (subject_of == done_without_answer) return {};
     return reply_to(line, Json::object()) + after;
   }
 
@@ -58,8 +65,10 @@ class FakeQemu {
     return names;
   }
 
-  std::set<std::string> refused;  // commands, or commands with what they are about
+  std::set<std::string> refused;        // commands, or commands with what they are about
+  std::set<std::string> refused_first;  // the same, but once only
   std::string silent_for;
+  std::string done_without_answer;  // a command with what it is about
   std::string close_at;
   std::string event = "DEVICE_DELETED";
   std::map<std::string, std::map<std::string, Json>> things;
@@ -142,9 +151,9 @@ TEST(Disk, AttachesInTheOrderOfTheLayersAndLeavesNoSecret) {
   Fixture fixture;
   EXPECT_EQ(attach_disk(fixture.qmp, detached()), KeyTransfer::kSealed);
   EXPECT_THAT(fixture.commands(),
-              ElementsAre("blockdev-add", "blockdev-add", "blockdev-add", "add-fd", "object-add",
-                          "remove-fd", "object-add", "blockdev-add", "object-del", "object-del",
-                          "device_add"));
+              ElementsAre("object-del", "object-del", "blockdev-add", "blockdev-add",
+                          "blockdev-add", "add-fd", "object-add", "remove-fd", "object-add",
+                          "blockdev-add", "object-del", "object-del", "device_add"));
   EXPECT_THAT(fixture.qemu.all(), ElementsAre("devices d", "nodes lk.d.header", "nodes lk.d.luks",
                                               "nodes lk.d.payload", "nodes lk.d.raw"));
   const Json& luks = fixture.qemu.things["nodes"]["lk.d.luks"];
@@ -170,9 +179,9 @@ TEST(Disk, DetachesInReverse) {
   detach_disk(fixture.qmp, "d", 1000);
   EXPECT_THAT(fixture.qemu.all(), IsEmpty());
   const std::vector<std::string> commands = fixture.commands();
-  EXPECT_THAT(
-      std::vector<std::string>(commands.end() - 5, commands.end()),
-      ElementsAre("device_del", "blockdev-del", "blockdev-del", "blockdev-del", "blockdev-del"));
+  EXPECT_THAT(std::vector<std::string>(commands.end() - 7, commands.end()),
+              ElementsAre("device_del", "blockdev-del", "blockdev-del", "blockdev-del",
+                          "blockdev-del", "object-del", "object-del"));
   EXPECT_THROW(detach_disk(fixture.qmp, "d", 1000), Error);
 }
 
@@ -195,7 +204,7 @@ INSTANTIATE_TEST_SUITE_P(EachStep, RolledBack,
                          ::testing::Values("blockdev-add lk.d.payload", "blockdev-add lk.d.header",
                                            "blockdev-add lk.d.raw", "add-fd",
                                            "object-add lk.d.master", "object-add lk.d.key",
-                                           "blockdev-add lk.d.luks", "device_add d-bus",
+                                           "blockdev-add lk.d.luks", "device_add d.bus",
                                            "device_add d"));
 
 TEST(Disk, WhatCannotBeUndoneIsNamed) {
@@ -222,7 +231,7 @@ TEST(Disk, AConnectionThatEndsIsSaid) {
   fixture.qemu.close_at = "device_add";
   const Error error = fixture.attach_error(detached());
   EXPECT_EQ(error.code(), Code::kRemote);
-  EXPECT_THAT(error.message(), HasSubstr("ended the connection; blockdev-del"));
+  EXPECT_THAT(error.message(), HasSubstr("ended the connection; device_del"));
 }
 
 TEST(Disk, AGuestThatKeepsItIsWaitedForAndTheRestStays) {
@@ -260,6 +269,80 @@ TEST(Disk, AStorageDaemonExports) {
   EXPECT_THAT(fixture.qemu.all(), ::testing::Contains("exports d.server"));
   detach_disk(fixture.qmp, "d", 1000);
   EXPECT_THAT(fixture.qemu.all(), IsEmpty()) << "the server that was started for it, too";
+}
+
+TEST(Disk, TheControllerOfADiskIsNoOtherDisk) {
+  Fixture fixture;
+  DiskRequest request = detached();
+  request.device = "virtio-scsi";
+  request.id = "data";
+  attach_disk(fixture.qmp, request);
+  request.device = "";
+  request.id = "data-bus";
+  attach_disk(fixture.qmp, request);
+  detach_disk(fixture.qmp, "data", 1000);
+  EXPECT_THAT(fixture.qemu.all(),
+              AllOf(Contains("devices data-bus"), Contains("nodes lk.data-bus.luks"),
+                    Not(Contains("devices data.bus"))));
+}
+
+TEST(Disk, AnNbdServerThatOthersUseStays) {
+  Fixture fixture(kDaemon);
+  fixture.qemu.event = "BLOCK_EXPORT_DELETED";
+  DiskRequest request = detached();
+  request.device = "nbd";
+  request.export_socket = "/s";
+  attach_disk(fixture.qmp, request);
+  request.id = "other";
+  request.export_socket = "";
+  attach_disk(fixture.qmp, request);
+  try {
+    detach_disk(fixture.qmp, "d", 1000);
+    FAIL() << "the other's clients would lose it";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kBusy);
+    EXPECT_THAT(error.message(), HasSubstr("'other' uses the NBD server of 'd'"));
+  }
+  EXPECT_THAT(fixture.qemu.all(), AllOf(Contains("exports d.server"), Contains("exports other")));
+  detach_disk(fixture.qmp, "other", 1000);
+  detach_disk(fixture.qmp, "d", 1000);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+TEST(Disk, SecretsOfAnAttachThatWasKilledGoWithTheNextOneOrTheDisk) {
+  Fixture fixture;
+  const std::map<std::string, Json> left = {{"lk.d.key", {}}, {"lk.d.master", {}}};
+  fixture.qemu.things["objects"] = left;
+  attach_disk(fixture.qmp, detached());
+  EXPECT_THAT(fixture.qemu.things["objects"], IsEmpty());
+  fixture.qemu.things["objects"] = left;
+  detach_disk(fixture.qmp, "d", 1000);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+TEST(Disk, ASecretWhoseRemovalWasNotAnsweredIsNotReportedAsLeft) {
+  Fixture fixture(kMachine, 1000);
+  fixture.qemu.things["objects"] = {};
+  fixture.qemu.done_without_answer = "object-del lk.d.key";
+  const Error error = fixture.attach_error(detached());
+  EXPECT_EQ(error.code(), Code::kTimeout);
+  EXPECT_THAT(error.message(), Not(HasSubstr("undoing")));
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+TEST(Disk, ASecretThatMayHaveArrivedBeforeTheConnectionEndedIsNamed) {
+  Fixture fixture;
+  fixture.qemu.close_at = "object-add";
+  EXPECT_THAT(fixture.attach_error(detached()).message(),
+              AllOf(HasSubstr("object-del of"), HasSubstr("lk.d.master")));
+}
+
+TEST(Disk, AGuestThatIsAtItAlreadyIsAskedAgain) {
+  Fixture fixture;
+  attach_disk(fixture.qmp, detached());
+  fixture.qemu.refused_first = {"device_del d"};
+  detach_disk(fixture.qmp, "d", 60'000);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
 }
 
 TEST(Disk, ListsWhatIsOurs) {

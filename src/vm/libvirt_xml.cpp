@@ -137,17 +137,17 @@ std::string commandline_xml(const LibvirtCommandline& disk) {
     static_cast<void>(escaped(path));
   }
   const auto name = [&](std::string_view part) { return fmt::format("lk.{}.{}", disk.id, part); };
-  const auto file = [&](std::string_view part, const std::string& path) {
+  const auto file = [&](std::string_view part, const std::string& path, bool device) {
     return Json{{"node-name", name(part)},
-                {"driver", "file"},
+                {"driver", device ? "host_device" : "file"},
                 {"filename", path},
                 {"read-only", disk.read_only}};
   };
   std::string xml = fmt::format("<qemu:commandline xmlns:qemu='{}'>\n", kQemuNamespace);
   xml += arguments_xml("-object",
                        {{"qom-type", "secret"}, {"id", name("key")}, {"file", disk.key_file}});
-  xml += arguments_xml("-blockdev", file("payload", disk.payload));
-  xml += arguments_xml("-blockdev", file("header", disk.header));
+  xml += arguments_xml("-blockdev", file("payload", disk.payload, disk.payload_device));
+  xml += arguments_xml("-blockdev", file("header", disk.header, disk.header_device));
   xml += arguments_xml("-blockdev", {{"node-name", name("raw")},
                                      {"driver", "raw"},
                                      {"file", name("payload")},

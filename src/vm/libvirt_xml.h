@@ -42,6 +42,8 @@ struct LibvirtCommandline {
   std::string id;  // vm::check_disk_id
   std::string payload;
   std::string header;
+  bool payload_device = false;  // it is a block device, not a file
+  bool header_device = false;
   std::string key_file;
   std::string device = "virtio-blk-pci";
   bool read_only = false;

@@ -8,6 +8,7 @@
 namespace lukskeep::vm {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -67,6 +68,22 @@ TEST(LibvirtXml, NamesAreEscaped) {
   // In JSON first, then in XML.
   EXPECT_THAT(commandline_xml({.id = "d", .payload = "/p\"", .header = "/h", .key_file = "/k"}),
               HasSubstr("&#34;filename&#34;:&#34;/p\\&#34;&#34;"));
+}
+
+TEST(LibvirtXml, BlockDevicesHaveADriverOfTheirOwn) {
+  const auto xml = [](bool payload_device, bool header_device) {
+    return commandline_xml({.id = "d",
+                            .payload = "/p",
+                            .header = "/h",
+                            .payload_device = payload_device,
+                            .header_device = header_device,
+                            .key_file = "/k"});
+  };
+  const char* const payload = "&#34;host_device&#34;,&#34;filename&#34;:&#34;/p&#34;";
+  const char* const header = "&#34;host_device&#34;,&#34;filename&#34;:&#34;/h&#34;";
+  EXPECT_THAT(xml(false, false), Not(HasSubstr("host_device")));
+  EXPECT_THAT(xml(true, false), AllOf(HasSubstr(payload), Not(HasSubstr(header))));
+  EXPECT_THAT(xml(false, true), AllOf(HasSubstr(header), Not(HasSubstr(payload))));
 }
 
 TEST(LibvirtXml, WhatXmlCannotHoldIsRefused) {

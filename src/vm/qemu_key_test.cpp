@@ -21,13 +21,12 @@ luks::Header luks1(const std::string& encryption, const std::string& hash = "sha
 }
 
 TEST(QemuKey, WhatQemuOpens) {
-  for (const char* encryption :
-       {"aes-xts-plain64", "aes-cbc-essiv:sha256", "serpent-xts-plain64", "twofish-cbc-plain",
-        "cast5-cbc-plain64", "aes-ctr-plain64", "aes-ecb"}) {
+  for (const char* encryption : {"aes-xts-plain64", "aes-cbc-essiv:sha256", "serpent-xts-plain64",
+                                 "twofish-cbc-plain", "cast5-cbc-plain64", "aes-ctr-plain64"}) {
     EXPECT_EQ(why_not_in_qemu(luks1(encryption), as_byte_view("k")), "") << encryption;
   }
   for (const char* encryption :
-       {"camellia-xts-plain64", "aes-lrw-benbi", "aes-cbc-eboiv", "aes-xts-plain64be",
+       {"aes-ecb", "camellia-xts-plain64", "aes-lrw-benbi", "aes-cbc-eboiv", "aes-xts-plain64be",
         "cipher_null-ecb", "nonsense", "aes-cbc-essiv:whirlpool"}) {
     EXPECT_THAT(why_not_in_qemu(luks1(encryption), as_byte_view("k")), HasSubstr("it has no"))
         << encryption;

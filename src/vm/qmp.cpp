@@ -8,7 +8,6 @@
 #include <optional>
 #include <utility>
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -63,6 +62,14 @@ struct Qmp::Deadline {
     return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, kPollMs));
   }
 
+  // Throws Error{kTimeout} once the time is over; `what` says who did not do what.
+  void check(const std::string& what) const {
+    if (std::chrono::steady_clock::now() < end) return;
+    throw Error(Code::kTimeout,
+                fmt::format("{} within {:g} s", what, static_cast<double>(timeout_ms) / 1000),
+                "another client may hold the monitor: QEMU serves one at a time");
+  }
+
   std::uint32_t timeout_ms;
   std::chrono::steady_clock::time_point end;
 };
@@ -72,18 +79,25 @@ Qmp::Qmp(storage::UniqueFd socket, std::string name, const Settings& settings)
 
 Qmp Qmp::connect(const std::string& path, const Settings& settings) {
   const sockaddr_un address = address_of(path);
-  storage::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  storage::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) storage::throw_errno(errno, "cannot make a socket");
   const std::string name = printable(path, 256);
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+  const Deadline deadline(settings.timeout_ms);
+  while (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     const int error = errno;
+    // Too many wait to be taken already.
+    if (error == EAGAIN || error == EINTR) {
+      if (settings.cancel != nullptr) settings.cancel->check();
+      deadline.check(fmt::format("'{}' takes no connection", name));
+      poll(nullptr, 0, deadline.left_ms());
+      continue;
+    }
     if (error == ECONNREFUSED || error == ENOTSOCK) {
       throw Error(Code::kRemote, fmt::format("nobody listens on '{}'", name),
                   "start QEMU with -qmp unix:PATH,server=on,wait=off, and name that PATH");
     }
     storage::throw_errno(error, fmt::format("cannot connect to '{}'", name));
   }
-  fcntl(fd.get(), F_SETFL, O_NONBLOCK);
   Qmp qmp(std::move(fd), name, settings);
   qmp.greet();
   return qmp;
@@ -120,11 +134,7 @@ void Qmp::nonsense(std::string_view why) {
 }
 
 void Qmp::check_time(const Deadline& deadline) const {
-  if (std::chrono::steady_clock::now() < deadline.end) return;
-  throw Error(Code::kTimeout,
-              fmt::format("'{}' did not answer within {:g} s", name_,
-                          static_cast<double>(deadline.timeout_ms) / 1000),
-              "another client may hold the monitor: QEMU serves one at a time");
+  deadline.check(fmt::format("'{}' did not answer", name_));
 }
 
 void Qmp::wait(short events, const Deadline& deadline) const {

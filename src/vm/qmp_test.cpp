@@ -216,6 +216,27 @@ TEST(Qmp, SocketsThatAreNone) {
   EXPECT_EQ(code_at(folder.path("file")), Code::kRemote);
 }
 
+TEST(Qmp, AMonitorThatTakesNoConnectionIsNotWaitedForWithoutEnd) {
+  const storage::TemporaryDirectory folder;
+  const std::string path = folder.path("q");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  const auto* const where = reinterpret_cast<const sockaddr*>(&address);
+  const storage::UniqueFd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(bind(listener.get(), where, sizeof address), 0);
+  ASSERT_EQ(listen(listener.get(), 0), 0);
+  const storage::UniqueFd first(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::connect(first.get(), where, sizeof address), 0) << "the queue has one place";
+  try {
+    Qmp::connect(path, kShort);
+    FAIL() << "nobody took it";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kTimeout);
+    EXPECT_THAT(error.message(), HasSubstr("takes no connection"));
+  }
+}
+
 TEST(Qmp, NamesThatAreNoUtf8AreRefusedHere) {
   ScriptedMonitor monitor(
       like_qemu({}, [](const std::string& line) { return reply_to(line, Json::object()); }));

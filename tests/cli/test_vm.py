@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -173,6 +174,72 @@ def test_a_server_that_does_not_start_is_named(tmp_path, volume):
     assert not any(one["execute"] == "blockdev-add" for one in monitor.asked)
 
 
+def test_an_export_is_made_where_it_is_named_not_in_the_folder_of_the_daemon(tmp_path, volume):
+    lists = {"query-commands": [{"name": "block-export-add"}], "query-named-block-nodes": [],
+             "query-block-exports": []}
+    monitor = FakeMonitor(tmp_path / "q", GREETING,
+                          lambda asked: {"return": lists.get(asked["execute"], {})})
+    ok("vm", "attach", "--qmp", tmp_path / "q", *volume, "--export-socket", "s", cwd=tmp_path)
+    made = [one for one in monitor.asked if one["execute"] == "block-export-add"]
+    assert made[0]["arguments"]["addr"]["path"] == str(tmp_path / "s")
+
+
+def test_the_server_of_a_refused_attach_is_gone_and_its_lock_with_it(tmp_path, volume):
+    nbd_tools.require()
+
+    def answer(asked):
+        if asked["execute"] == "blockdev-add":
+            return {"error": {"class": "GenericError", "desc": "no room"}}
+        return qemu(asked)
+
+    FakeMonitor(tmp_path / "q", GREETING, answer)
+    attach = [nbd_tools.PROGRAM, "vm", "attach", "--qmp", tmp_path / "q", *volume, "--via", "nbd"]
+    done = subprocess.run(list(map(str, attach)), capture_output=True, text=True, timeout=60,
+                          stdin=subprocess.DEVNULL, start_new_session=True)
+    assert done.returncode == 7 and "no room" in done.stderr
+    (tmp_path / "new").write_text("new words")
+    ok("key", "add", volume[1], *volume[2:], "--new-key", f"file:{tmp_path}/new", *PBKDF2)
+
+
+def test_the_server_has_no_files_of_who_attached(tmp_path, volume):
+    nbd_tools.require()
+    FakeMonitor(tmp_path / "q", GREETING, qemu)
+    kept = tmp_path / "kept"
+    with open(kept, "w") as file:
+        attach = [nbd_tools.PROGRAM, "vm", "attach", "--qmp", tmp_path / "q", *volume, "--via",
+                  "nbd", "--json"]
+        done = subprocess.run(list(map(str, attach)), capture_output=True, text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, start_new_session=True,
+                              pass_fds=[file.fileno()],
+                              env={**os.environ, "XDG_RUNTIME_DIR": "/dev/shm"})
+    assert done.returncode == 0, done.stderr
+    server = json.loads(done.stdout)["server"]
+    try:
+        folder = f"/proc/{server['pid']}/fd"
+        names = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+        assert str(volume[1]) in names and str(kept) not in names
+        # Root's own folder, or that of who became root, is closed to QEMU's user.
+        assert (os.geteuid() == 0) == server["socket"].startswith("/tmp/")
+    finally:
+        os.kill(server["pid"], signal.SIGTERM)
+        wait_until(lambda: not os.path.exists(server["socket"]), "the end of the server")
+
+
+def test_a_volume_by_descriptor_is_served(tmp_path, volume):
+    nbd_tools.require()
+    FakeMonitor(tmp_path / "q", GREETING, qemu)
+    with open(volume[1], "r+b") as file:
+        attach = [nbd_tools.PROGRAM, "vm", "attach", "--qmp", tmp_path / "q", "--volume",
+                  f"/proc/self/fd/{file.fileno()}", *volume[2:], "--via", "nbd", "--json"]
+        done = subprocess.run(list(map(str, attach)), capture_output=True, text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, start_new_session=True,
+                              pass_fds=[file.fileno()])
+    assert done.returncode == 0, done.stderr
+    server = json.loads(done.stdout)["server"]
+    os.kill(server["pid"], signal.SIGTERM)
+    wait_until(lambda: not os.path.exists(server["socket"]), "the end of the server")
+
+
 def test_xml(tmp_path, volume):
     parts = ok("vm", "xml", *volume[:2], "--json").json
     uuid = ok("info", volume[1], "--json").json["uuid"]
@@ -183,6 +250,33 @@ def test_xml(tmp_path, volume):
     text = ok("vm", "xml", *volume[:2]).text
     assert text == parts["secret"] + parts["disk"]
     assert ok("vm", "xml", *volume[:2], "--part", "disk").text == parts["disk"]
+
+
+def test_xml_keeps_symbolic_links(tmp_path, volume):
+    """What /dev/disk/by-id/ID leads to is another disk after the next start, perhaps."""
+    (tmp_path / "disks").mkdir()
+    link = tmp_path / "disks" / "by-id"
+    link.symlink_to(volume[1])
+    for named in (link, "disks/by-id", "./disks/by-id"):
+        parts = ok("vm", "xml", "--volume", named, "--json", cwd=tmp_path).json
+        source = ElementTree.fromstring(parts["disk"]).find("source")
+        assert source.get("file") == str(link)
+        assert ElementTree.fromstring(parts["secret"]).find("usage/volume").text == str(link)
+    header, payload = tmp_path / "h", tmp_path / "p"
+    ok("create", payload, "--header", header, "--size", "8M", "--type", "luks1", *volume[2:],
+       *PBKDF2)
+    links = {}
+    for name, target in (("p2", payload), ("h2", header), ("k2", volume[3].removeprefix("file:"))):
+        links[name] = tmp_path / "disks" / name
+        links[name].symlink_to(target)
+    text = ok("vm", "xml", "--volume", links["p2"], "--header", links["h2"], "--secret-file",
+              "disks/k2", cwd=tmp_path).text
+    for link in links.values():
+        assert f"&#34;{link}&#34;" in text
+    assert f"{payload}&#34;" not in text
+    served = ok("vm", "xml", "--volume", "v", "--nbd-socket", "disks/s", cwd=tmp_path).text
+    assert ElementTree.fromstring(served).find("source/host").get("socket") == \
+        str(tmp_path / "disks" / "s")
 
 
 def test_xml_of_what_libvirt_has_no_words_for(tmp_path, volume):
@@ -242,3 +336,25 @@ cat > /dev/null
     assert "secret-set-value 0a81f5b2-8403-4b23-88d6-21ccc2f80d6f --file /dev/stdin" in \
         log.read_text()
     assert "no UUID" in fails(1, "vm", "define", *volume, "--secret-uuid", "-x", env=env).err
+
+
+def test_an_interrupted_define_leaves_no_secret_without_a_value(tmp_path, volume):
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    virsh = bin_folder / "virsh"
+    log = tmp_path / "log"
+    virsh.write_text(f"""#!/bin/sh
+echo "$*" >> {log}
+case "$*" in
+  *dumpxml*) exit 1;;
+  *set-value*) exec sleep 60;;
+esac
+cat > /dev/null
+""")
+    virsh.chmod(0o755)
+    env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    process = start("vm", "define", *volume, env=env)
+    wait_until(lambda: log.exists() and "set-value" in log.read_text(), "the value")
+    status, _, _ = interrupt(process)
+    assert status == 130
+    assert "secret-undefine" in log.read_text().splitlines()[-1]
