@@ -247,6 +247,21 @@ def test_image_stays_until_its_secret_is_taken(clouds, tmp_path):
     assert (tmp_path / "out").read_bytes() == clouds.disk.read_bytes()
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="skipped: strace is not installed")
+def test_secret_of_an_image_that_has_its_name_stays(clouds, tmp_path, monkeypatch):
+    # LeakSanitizer wants to trace the program itself.
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    result = run("image", "import", clouds.bundle, folder / "out", *clouds.receiving(),
+                 wrap=["strace", "-f", "-qq", "-o", tmp_path / "trace", "-P", folder, "-e", "trace=fsync",
+                       "-e", "inject=fsync:error=EIO"])
+    assert result.status == 4 and (tmp_path / "trace").read_text().count("INJECTED") >= 1, result
+    [secret] = clouds.secrets_there()
+    assert f"the image is there; its secret is '{secret['id']}'" in result.err
+    assert (folder / "out").read_bytes() == clouds.disk.read_bytes()
+
+
 def qcow2_of(clouds, folder):
     (folder / "pass").write_bytes(ok("keystore", "get", clouds.key, "--key-manager", clouds.here).out.hex().encode())
     ok("encrypt", clouds.folder / "plain", "qcow2:disk.qcow2", "--type", "luks1", "--key", "file:pass", *PBKDF2,
