@@ -24,6 +24,7 @@
 #include "cli/cmd_image.h"
 #include "cli/copy_args.h"
 #include "cli/image_properties.h"
+#include "cli/image_secret.h"
 #include "cli/inspection.h"
 #include "cli/key_manager_args.h"
 #include "cli/volume_access.h"
@@ -86,6 +87,11 @@ struct OpenArgs {
                                             .header = nullptr,
                                             .cancel = session.cancel});
     static_cast<void>(image::describe(opened.report));
+    if (opened.report.payload_size_bytes == 0U) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("{} has no payload: it is a header alone", name),
+                  "name the image that it belongs to");
+    }
     const bool looked_at = !opened.header.sha256.empty();
     if (opened.report.safe() ? !opened.opens : looked_at && !opened.opens) {
       throw Error(Code::kWrongPassphrase, fmt::format("the secret does not open {}", name),
@@ -331,7 +337,9 @@ class ImageImport final : public Command {
     const BundleHead head = image::read_bundle_head(*source, trusted, what);
     const keys::Secret secret = unseal(session, head.manifest, what);
     const auto manager = open_key_manager(session);
-    if (session.dry_run) return finish(session, head, {}, {});
+    // What cannot be said in this style is known before anything is done.
+    const Properties said = properties(head, described(head), {});
+    if (session.dry_run) return finish(session, head, said, {}, {});
     receive(session, *source, head, secret, *manager, what);
   }
 
@@ -378,26 +386,76 @@ class ImageImport final : public Command {
       received = image::receive_image(source, head, *part.device(), what,
                                       {.progress = display.callback(), .cancel = session.cancel});
     } catch (const Error& error) {
-      part.keep();
-      throw Error(
-          error.code(), error.message(),
-          fmt::format("{}{}what is good so far is in {}; the same command goes on from there",
-                      error.hint(), error.hint().empty() ? "" : "; ", in_quotes(part.part_path())));
+      keep(part, error, "what is good so far");
     }
-    const Opened opened = open_.open(
-        session, part.device(), keys::passphrase_candidates(secret, head.manifest.secret_metadata),
-        fmt::format("the image in {}", what));
-    if (opened.report.format != head.manifest.format || opened.header != head.manifest.header) {
-      throw Error(Code::kDamaged,
-                  fmt::format("{} holds another image than its manifest describes", what));
+    const Opened opened = verify(session, part, head, secret, what);
+    const image::Description description = described(head, &opened.report);
+    static_cast<void>(properties(head, description, {}));
+    part.keep();  // whatever fails now, it need not travel again
+    std::string id;
+    try {
+      id = store(secret, head.manifest, manager);
+    } catch (const Error& error) {
+      keep(part, error, "the image");
     }
-    const std::string id = store(secret, head.manifest, manager);
     try {
       part.commit();
     } catch (const Error& error) {
-      remove(manager, id, error);
+      if (part.named()) {
+        throw Error(error.code(), error.message(),
+                    fmt::format("the image is there; its secret is '{}'", printable(id)));
+      }
+      remove(session, manager, id, error);
+      keep(part, error, "the image");
     }
-    finish(session, head, id, received, manager.description());
+    finish(session, head, properties(head, description, id), id, received, manager.description());
+  }
+
+  // For the next run.
+  [[noreturn]] static void keep(storage::PartialFile& part, const Error& error,
+                                std::string_view kept) {
+    part.keep();
+    throw Error(error.code(), error.message(),
+                fmt::format("{}{}{} is in {}; the same command goes on from there", error.hint(),
+                            error.hint().empty() ? "" : "; ", kept, in_quotes(part.part_path())));
+  }
+
+  Opened verify(const Session& session, storage::PartialFile& part, const BundleHead& head,
+                const keys::Secret& secret, const std::string& what) const {
+    try {
+      Opened opened = open_.open(session, part.device(),
+                                 keys::passphrase_candidates(secret, head.manifest.secret_metadata),
+                                 fmt::format("the image in {}", what));
+      if (opened.report.format == head.manifest.format && opened.header == head.manifest.header) {
+        return opened;
+      }
+    } catch (const Error& error) {
+      if (error.code() == Code::kInterrupted) keep(part, error, "the image");
+      throw;
+    }
+    throw Error(Code::kDamaged,
+                fmt::format("{} holds another image than its manifest describes", what));
+  }
+
+  // What it is, by the file where that is there, else by the sender's word.
+  image::Description described(const BundleHead& head, const Report* report = nullptr) const {
+    image::Description said = image::read_properties(head.manifest.properties).description;
+    image::Description description = report != nullptr ? image::describe(*report) : said;
+    description.delete_key = said.delete_key;
+    args_.apply(description);
+    return description;
+  }
+
+  // Throws Error{kInvalidArgument} for what the style cannot say.
+  Properties properties(const BundleHead& head, image::Description description,
+                        const std::string& id) const {
+    description.key_id = id;
+    Properties set = head.manifest.properties;
+    std::erase_if(set, [](const auto& member) {
+      return image::is_image_attribute(member.first) || image::is_encryption_property(member.first);
+    });
+    set.merge(image::write_properties(description, {.style = args_.style, .disk_formats = {}}));
+    return set;
   }
 
   // Without its name: the receiver's list of secrets is not to fill with those of others.
@@ -409,10 +467,10 @@ class ImageImport final : public Command {
     return manager.store(info, secret.payload.span(), manifest.secret_metadata);
   }
 
-  [[noreturn]] static void remove(keys::KeyManager& manager, const std::string& id,
-                                  const Error& error) {
+  static void remove(const Session& session, keys::KeyManager& manager, const std::string& id,
+                     const Error& error) {
     try {
-      manager.remove(id);
+      remove_made_secret(session, manager, id);
     } catch (const Error&) {
       throw Error(
           error.code(), error.message(),
@@ -420,20 +478,11 @@ class ImageImport final : public Command {
                       "keystore delete {}",
                       printable(id), manager.description(), printable(id)));
     }
-    throw Error(error);
   }
 
-  void finish(const Session& session, const BundleHead& head, const std::string& id,
-              const image::Received& received, const std::string& manager = {}) const {
-    auto read = image::read_properties(head.manifest.properties);
-    image::Description& description = read.description;
-    args_.apply(description);
-    if (!id.empty()) description.key_id = id;
-    Properties set = head.manifest.properties;
-    std::erase_if(set, [](const auto& member) {
-      return image::is_image_attribute(member.first) || image::is_encryption_property(member.first);
-    });
-    set.merge(image::write_properties(description, {.style = args_.style, .disk_formats = {}}));
+  void finish(const Session& session, const BundleHead& head, const Properties& set,
+              const std::string& id, const image::Received& received,
+              const std::string& manager = {}) const {
     std::string text;
     if (openstack_) {
       text = image::openstack_options(set) + "\n";

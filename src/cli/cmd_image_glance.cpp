@@ -119,6 +119,7 @@ class ImageUpload final : public Command {
       return image::is_image_attribute(member.first) || image::is_encryption_property(member.first);
     });
     if (!report.encrypted) {
+      refuse_said_to_be_encrypted(read.description);
       others["disk_format"] = plain_format(report, formats);
       others["container_format"] = "bare";
       return others;
@@ -134,13 +135,36 @@ class ImageUpload final : public Command {
     }
     others.merge(
         image::write_properties(description, {.style = args_.style, .disk_formats = formats}));
+    // What is written has to be read again as it was meant.
+    const auto written = image::read_properties(others);
+    if (image::has_error(written.problems)) {
+      warn_of(written.problems);
+      throw Error(Code::kInvalidArgument, "the set of properties would mean nothing",
+                  "--key-id takes the ID that the key manager gave the secret");
+    }
     return others;
   }
 
-  // A disk with partitions goes as raw where Glance has no word for it.
-  static std::string plain_format(const Report& report, const std::vector<std::string>& formats) {
-    const bool told = std::ranges::find(formats, report.format) != formats.end();
-    return told || report.format == "qcow2" ? report.format : "raw";
+  // Whoever names a secret takes the image for one that nobody else can read.
+  void refuse_said_to_be_encrypted(const image::Description& said) const {
+    if (!args_.key_id && said.key_id.empty() && said.encryption == image::Encryption::kNone) return;
+    throw Error(Code::kInvalidArgument,
+                fmt::format("{} is not encrypted, and it is said to be", in_quotes(path_)),
+                "lukskeep image encrypt makes it so; else leave out --key-id and what the set says "
+                "of encryption");
+  }
+
+  // A disk with or without partitions, and an ISO, are raw where Glance has no word for them; what
+  // is raw of other formats would be another disk.
+  std::string plain_format(const Report& report, const std::vector<std::string>& formats) const {
+    const std::string& format = report.format;
+    const bool taken = formats.empty() || std::ranges::find(formats, format) != formats.end();
+    if (format == "raw" || format == "gpt" || format == "mbr") return "raw";
+    if (taken || format == "qcow2") return format;
+    if (format == "iso") return "raw";
+    throw Error(Code::kUnsupported,
+                fmt::format("{} is {}, which this Glance does not take", in_quotes(path_), format),
+                "qemu-img convert -O qcow2 makes an image that it takes");
   }
 
   void require_secret(const Session& session, const std::string& id) const {
@@ -205,7 +229,8 @@ class ImageDownload final : public Command {
     for (auto& problem : image::check_properties(read.description, report)) {
       problems.push_back(std::move(problem));
     }
-    if (!session.json && report.encrypted) warn_of(problems);
+    const bool said = read.description.encryption != image::Encryption::kNone;
+    if (!session.json && (report.encrypted || said)) warn_of(problems);
     finish(session, image, problems);
   }
 
@@ -350,7 +375,7 @@ class ImageDelete final : public Command {
       removed = image::remove_image(*services.glance, image, manager.get());
     }
     if (!removed.key_kept_because.empty()) {
-      warn(fmt::format("the secret '{}' was kept: {}", printable(said.key_id),
+      warn(fmt::format("the secret '{}' was not deleted: {}", printable(said.key_id),
                        removed.key_kept_because));
     }
     report(session,

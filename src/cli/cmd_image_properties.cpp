@@ -61,12 +61,16 @@ class ImageProperties final : public Command {
     if (read) problems = read->problems;
     Description description = merged(read, report);
     if (report) {
-      for (auto& problem : image::check_properties(read ? read->description : description, *report))
+      for (auto& problem : check(read ? read->description : description, *report))
         problems.push_back(std::move(problem));
     }
     if (image::has_error(problems)) session.outcome->exit_status = exit_status(Code::kUsage);
     const Properties set = write(description);
-    if (!apply_.empty()) apply(session, set, problems);
+    if (!apply_.empty()) {
+      refuse_ambiguous(problems, report.has_value());
+      refuse_contradicted(set, problems, report);
+      apply(session, set, report);
+    }
     finish(session, set, problems);
   }
 
@@ -101,21 +105,64 @@ class ImageProperties final : public Command {
     return image::write_properties(description, {.style = args_.style, .disk_formats = {}});
   }
 
-  void apply(const Session& session, const Properties& set,
-             const std::vector<PropertyProblem>& problems) const {
-    // What is wrong with a set that is there is what this mends; a set without a key is none.
-    if (set.empty() || image::read_properties(set).description.key_id.empty()) {
+  // With --compressed the file is what it is before that.
+  std::vector<PropertyProblem> check(Description description, const Report& report) const {
+    if (args_.compressed) description.container_format = "bare";
+    return image::check_properties(description, report);
+  }
+
+  // What is wrong with a set that is there is what --apply mends, where the file or the user says
+  // how.
+  void refuse_ambiguous(const std::vector<PropertyProblem>& problems, bool with_file) const {
+    for (const PropertyProblem& problem : problems) {
+      const bool key = problem.name == "key-id-conflict";
+      if (!problem.error || (key ? args_.key_id.has_value() : with_file)) continue;
+      warn_of(problems);
+      throw Error(
+          Code::kInvalidArgument, "the set of properties contradicts itself",
+          key ? "--key-id says which secret opens the image" : "name FILE: it says what is right");
+    }
+  }
+
+  // A set without a key is none.
+  void refuse_contradicted(const Properties& set, const std::vector<PropertyProblem>& problems,
+                           const std::optional<Report>& report) const {
+    const image::ReadProperties written = image::read_properties(set);
+    if (set.empty() || written.description.key_id.empty()) {
       warn_of(problems);
       throw Error(Code::kInvalidArgument, "there is no whole set to apply",
                   "name the encrypted image, and its secret with --key-id");
     }
+    std::vector<PropertyProblem> wrong = written.problems;
+    if (report) {
+      for (auto& problem : check(written.description, *report)) wrong.push_back(std::move(problem));
+    }
+    if (!image::has_error(wrong)) return;
+    warn_of(wrong);
+    throw Error(Code::kInvalidArgument,
+                "the properties are not what the file is, and were not applied",
+                "name the file that the image was made of");
+  }
+
+  void refuse_other_size(const image::Glance& glance, const image::GlanceImage& image,
+                         const Report& report) const {
+    if (args_.compressed || !image.size_bytes || *image.size_bytes == report.size_bytes) return;
+    throw Error(Code::kConflict,
+                fmt::format("image '{}' in {} has {} bytes, and the file {}", printable(image.id),
+                            glance.name(), *image.size_bytes, report.size_bytes),
+                "name the file that it was made of, and --compressed if it was compressed then");
+  }
+
+  void apply(const Session& session, const Properties& set,
+             const std::optional<Report>& report) const {
     const image::Services services = service_.services(session, session.cancel, false);
     const image::GlanceImage image = services.glance->get(apply_);
+    if (report) refuse_other_size(*services.glance, image, *report);
     std::vector<std::string> unwanted;
     for (const auto& [name, value] : image.properties) {
       if (image::is_encryption_property(name) && !set.contains(name)) unwanted.push_back(name);
     }
-    services.glance->change(image, set, unwanted);
+    if (!session.dry_run) services.glance->change(image, set, unwanted);
     for (const char* name : {"disk_format", "container_format"}) {
       const auto found = image.properties.find(name);
       if (image.status == "queued" ||
@@ -144,7 +191,8 @@ class ImageProperties final : public Command {
           {"style", image::style_name(args_.style)},
           {"good", !image::has_error(problems)},
           {"properties", set},
-          {"problems", problems_json(problems)}},
+          {"problems", problems_json(problems)},
+          {"dry_run", session.dry_run}},
          text);
   }
 

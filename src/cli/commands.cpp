@@ -108,7 +108,7 @@ constexpr std::array kCommands = {
     CommandEntry{"image volume-check", "tell whether an image may become a volume of a type", false,
                  false, make_image_volume_check},
     CommandEntry{"image properties", "tell what services are to be told of an encrypted image",
-                 false, false, make_image_properties},
+                 true, false, make_image_properties},
     CommandEntry{"image export", "put an image and its key into a bundle for somebody else", true,
                  false, make_image_export},
     CommandEntry{"image import", "take an image and its key out of a bundle", true, false,

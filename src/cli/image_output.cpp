@@ -120,7 +120,11 @@ void ImageOutput::write_new(const Session& session, const Job& job, const NewVol
                     session.cancel);
   }
   fill_volume(session, job, target, volume.fresh.header, volume.fresh.volume_key.span());
-  if (pending) pending->write();
+  if (pending) {
+    // With its header the volume is there, whatever fails from then on.
+    if (job.before_commit) job.before_commit();
+    pending->write();
+  }
   finish(job, target);
 }
 

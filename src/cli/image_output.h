@@ -34,7 +34,8 @@ struct ImageOutput {
   void settle(const Session& session, const std::string& source);
 
   // Copies `disk`, which `source` has held all the time; nothing is at `path` unless it returns.
-  // `before_commit` is called when only the name is missing.
+  // `before_commit` is called when only the name is missing, or on a device the header; perhaps
+  // again.
   struct Job {
     const Device& disk;
     const std::string& source;

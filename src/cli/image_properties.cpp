@@ -34,7 +34,11 @@ void PropertyArgs::declare_output(Options& options) {
 }
 
 void PropertyArgs::apply(image::Description& description) const {
-  if (key_id) description.key_id = *key_id;
+  // Barbican's clients print references: https://HOST/v1/secrets/UUID.
+  if (key_id) {
+    const bool reference = key_id->starts_with("https://") || key_id->starts_with("http://");
+    description.key_id = reference ? key_id->substr(key_id->rfind('/') + 1) : *key_id;
+  }
   if (delete_key) description.delete_key = delete_key;
 }
 

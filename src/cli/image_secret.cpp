@@ -20,6 +20,14 @@ constexpr std::size_t kPassphraseBytes = 64;   // as Nova makes them, in base64
 
 }  // namespace
 
+void remove_made_secret(const Session& session, keys::KeyManager& manager, const std::string& id) {
+  if (!session.cancel->cancelled()) return manager.remove(id);
+  static const CancelToken never;
+  Session calm = session;
+  calm.cancel = &never;
+  open_key_manager(calm)->remove(id);
+}
+
 void MakeKeyArgs::declare(Options& options) {
   options.add({.name = "--make-key",
                .value = "TYPE",
@@ -31,7 +39,7 @@ void MakeKeyArgs::declare(Options& options) {
               name);
 }
 
-ImageSecret::ImageSecret(const Session& session, const MakeKeyArgs& args) {
+ImageSecret::ImageSecret(const Session& session, const MakeKeyArgs& args) : session_(session) {
   if (session.dry_run) {
     passphrase_ = crypto::random_secret(kPassphraseBytes);
     return;
@@ -48,13 +56,7 @@ ImageSecret::ImageSecret(const Session& session, const MakeKeyArgs& args) {
   try {
     passphrase_ = keys::certain_passphrase(manager_->get(id_), {}).passphrase;
   } catch (...) {
-    // The destructor of what was not made is not called.
-    try {
-      manager_->remove(id_);
-    } catch (const Error& error) {
-      warn(fmt::format("secret '{}' was made and could not be removed again: {}",
-                       printable(id_, 128), error.message()));
-    }
+    undo();  // the destructor of what was not made is not called
     throw;
   }
 }
@@ -66,8 +68,12 @@ ImageSecret::~ImageSecret() {
                      printable(id_, 128)));
     return;
   }
+  undo();
+}
+
+void ImageSecret::undo() const noexcept {
   try {
-    manager_->remove(id_);
+    remove_made_secret(session_, *manager_, id_);
   } catch (const Error& error) {
     warn(fmt::format("secret '{}' was made and could not be removed again: {}", printable(id_, 128),
                      error.message()));

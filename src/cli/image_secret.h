@@ -21,11 +21,16 @@ struct MakeKeyArgs {
   void declare(Options& options);
 };
 
+// Removes a secret to undo its making, after Ctrl-C too: `manager`, which was opened for the
+// session, does nothing any more then, and another is opened. Throws what that does.
+void remove_made_secret(const Session& session, keys::KeyManager& manager, const std::string& id);
+
 // Gone again with this object, unless the image was made: a secret of nothing would be a leak, an
 // image without its secret a loss.
 class ImageSecret {
  public:
-  // Has the key manager make a symmetric key, or stores a passphrase as Nova makes them. With
+  // `session` has to outlive it. Has the key manager make a symmetric key, or stores a passphrase
+  // as Nova makes them. With
   // --dry-run nothing is stored. Throws what the key manager throws.
   ImageSecret(const Session& session, const MakeKeyArgs& args);
   // Removes it, or warns that it could not.
@@ -45,6 +50,10 @@ class ImageSecret {
  private:
   enum class State : std::uint8_t { kRemoved, kNamed, kKept };
 
+  // Whether anything is left is said in a warning.
+  void undo() const noexcept;
+
+  const Session& session_;
   std::unique_ptr<keys::KeyManager> manager_;  // null with --dry-run
   std::string id_;
   SecretBytes passphrase_;

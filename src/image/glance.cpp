@@ -8,8 +8,10 @@
 
 #include <lukskeep/error.h>
 
+#include "base/bytes.h"
 #include "base/limits.h"
 #include "base/uuid.h"
+#include "crypto/hash.h"
 
 namespace lukskeep::image {
 namespace {
@@ -177,7 +179,9 @@ GlanceImage Glance::image_of(const Json& json) const {
                     .hash_algorithm = service_.text(json, "os_hash_algo"),
                     .hash = service_.text(json, "os_hash_value"),
                     .properties = {}};
-  if (image.hash_algorithm.empty() || image.hash.empty()) {
+  // hashlib's names: sha3_512 is our sha3-512.
+  std::ranges::replace(image.hash_algorithm, '_', '-');
+  if (image.hash.empty() || !crypto::find_hash(image.hash_algorithm)) {
     image.hash = service_.text(json, "checksum");
     image.hash_algorithm = image.hash.empty() ? "" : "md5";
   }
@@ -222,6 +226,10 @@ GlanceImage Glance::get(const std::string& id) {
 
 void Glance::create(const std::string& id, const std::string& image_name,
                     const Properties& properties) {
+  if (!is_utf8(image_name)) {
+    throw Error(Code::kInvalidArgument,
+                fmt::format("'{}' is no name of an image: it is not UTF-8", printable(image_name)));
+  }
   Json body = {{"id", checked(id)}, {"name", image_name}, {"visibility", "private"}};
   for (const auto& [key, value] : properties) body[key] = value;
   const std::string text = body.dump();
@@ -312,7 +320,8 @@ void Glance::remove(const std::string& id) {
                                            .headers = {},
                                            .token_header = {},
                                            .body = {}});
-  if (!keys::is_good(response)) throw refusal(response, words(id));
+  // 404: a try whose answer was lost has removed it.
+  if (!keys::is_good(response) && response.status != 404) throw refusal(response, words(id));
 }
 
 }  // namespace lukskeep::image

@@ -37,7 +37,7 @@ struct GlanceImage {
   std::string name;
   std::string status;  // "queued", "active" …
   std::optional<std::uint64_t> size_bytes;
-  std::string hash_algorithm;  // as crypto::find_hash knows it; empty: no checksum at all
+  std::string hash_algorithm;  // as crypto::find_hash knows it; empty: no checksum known here
   std::string hash;            // lower-case hex
   Properties properties;       // all members that are text, numbers or truth values
 };
@@ -71,6 +71,7 @@ class Glance {
   // no data; other attributes of Glance never are.
   void change(const GlanceImage& image, const Properties& set,
               const std::vector<std::string>& unwanted);
+  // An image that is not there is no error.
   void remove(const std::string& id);
 
  private:

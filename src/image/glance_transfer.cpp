@@ -1,6 +1,7 @@
 #include "image/glance_transfer.h"
 
 #include <algorithm>
+#include <exception>
 #include <functional>
 #include <optional>
 #include <utility>
@@ -182,6 +183,75 @@ bool register_consumer(keys::KeyManager* manager, const UploadOptions& options, 
   }
 }
 
+// A service that does not say how much there is could send for ever.
+std::uint64_t size_of(const Glance& glance, const GlanceImage& image) {
+  if (image.size_bytes) return *image.size_bytes;
+  throw Error(
+      Code::kRemote,
+      fmt::format("{} does not say how large image {} is", glance.name(), in_quotes(image.id)),
+      "nothing can be compared with it");
+}
+
+// The data from `at` on, in order and each byte once, until all has come: a transfer that ends
+// early is gone on with. `at` is where it is.
+void fetch(Glance& glance, const GlanceImage& image, std::uint64_t& at, const CancelToken* cancel,
+           const std::function<void(ByteView)>& sink) {
+  const std::uint64_t size = size_of(glance, image);
+  const auto take = [&](std::uint64_t offset, ByteView bytes) {
+    if (cancel != nullptr) cancel->check();
+    if (offset > at) throw Error(Code::kInternal, "a download has a gap");
+    // It began earlier than it was asked to: what is there already is not taken again.
+    const std::uint64_t there = std::min<std::uint64_t>(at - offset, bytes.size());
+    bytes = bytes.subspan(static_cast<std::size_t>(there));
+    if (bytes.empty()) return;
+    if (bytes.size() > size - at) {
+      throw Error(Code::kDamaged, fmt::format("{} sends more bytes than image {} has",
+                                              glance.name(), in_quotes(image.id)));
+    }
+    sink(bytes);
+    at += bytes.size();
+  };
+  for (unsigned tries = 1; at < size; ++tries) {
+    const std::uint64_t before = at;
+    std::optional<Error> error;
+    try {
+      glance.get_file(image.id, before, take);
+      if (at == size) return;
+    } catch (const Error& broken) {
+      if (broken.code() != Code::kRemote && broken.code() != Code::kTimeout) throw;
+      error = broken;
+    }
+    if (at - before >= kProgressBytes) tries = 0;
+    if (tries >= limits::kImageTransferTries) {
+      if (error) throw Error(*error);
+      throw Error(Code::kRemote, fmt::format("{} sends only {} of the {} bytes of image {}",
+                                             glance.name(), at, size, in_quotes(image.id)));
+    }
+    keys::pause_ms(kPauseMs, cancel);
+  }
+}
+
+// Why the secret of an image that is to be deleted with it has to stay; empty: it may go. Glance,
+// and Barbican before consumers, would delete it whoever needs it: nothing but the image's own
+// entry alone in the list proves that nobody else does.
+std::string reason_to_keep(const ReadProperties& read, const keys::Consumer& own,
+                           keys::KeyManager& manager) {
+  if (has_error(read.problems)) return "what the image says of its encryption contradicts itself";
+  std::vector<keys::Consumer> consumers;
+  try {
+    consumers = manager.consumers(read.description.key_id);
+  } catch (const Error& error) {
+    // Glance may ask another key manager, where it is.
+    if (error.code() == Code::kNotFound) return manager.description() + " has no such secret";
+    if (error.code() != Code::kUnsupported) throw;
+  }
+  for (const keys::Consumer& one : consumers) {
+    if (one != own) return fmt::format("{} uses it too", printable(keys::to_string(one), 200));
+  }
+  if (!consumers.empty()) return {};
+  return "the image is not known as its consumer, so others may use it too";
+}
+
 }  // namespace
 
 keys::Consumer consumer_of(const std::string& image_id) {
@@ -218,48 +288,27 @@ Uploaded upload_image(const MakeServices& make, const Device& device,
     return uploaded;
   } catch (const Error& error) {
     undo.run(error);
+  } catch (const std::exception& error) {
+    undo.run(Error(Code::kInternal, error.what()));
   }
 }
 
 void download_image(Glance& glance, const GlanceImage& image, Device& part,
                     const DownloadWork& work) {
   Sum sum(image.hash_algorithm);
-  if (image.size_bytes && part.size_bytes() > *image.size_bytes) part.resize(0);
-  sum.add(part, part.size_bytes(), work.cancel);
-  const auto take = [&](std::uint64_t offset, ByteView bytes) {
-    std::uint64_t size = part.size_bytes();
-    if (offset > size) throw Error(Code::kInternal, "a download has a gap");
-    // It began earlier than it was asked to: what is there already is not taken again.
-    const std::uint64_t there = std::min<std::uint64_t>(size - offset, bytes.size());
-    bytes = bytes.subspan(static_cast<std::size_t>(there));
-    if (bytes.empty()) return;
-    if (image.size_bytes && bytes.size() > *image.size_bytes - size) {
-      throw Error(Code::kDamaged, fmt::format("{} sends more bytes than image {} has",
-                                              glance.name(), in_quotes(image.id)));
-    }
-    part.resize(size + bytes.size());
-    part.write(size, bytes);
+  // Without a checksum nothing would tell that the rest is of another image.
+  if (!sum.known() || part.size_bytes() > size_of(glance, image)) part.resize(0);
+  std::uint64_t at = part.size_bytes();
+  sum.add(part, at, work.cancel);
+  fetch(glance, image, at, work.cancel, [&](ByteView bytes) {
+    const std::uint64_t end = at + bytes.size();
+    part.resize(end);
+    part.write(at, bytes);
     sum.add(bytes);
     if (work.progress) {
-      work.progress({.phase = "download",
-                     .done_bytes = size + bytes.size(),
-                     .total_bytes = image.size_bytes});
+      work.progress({.phase = "download", .done_bytes = end, .total_bytes = image.size_bytes});
     }
-  };
-  const auto whole = [&] { return image.size_bytes && part.size_bytes() == *image.size_bytes; };
-  for (unsigned tries = 1; !whole(); ++tries) {
-    const std::uint64_t before = part.size_bytes();
-    try {
-      glance.get_file(image.id, before, take);
-      if (!image.size_bytes) break;
-    } catch (const Error& error) {
-      const bool passing = error.code() == Code::kRemote || error.code() == Code::kTimeout;
-      if (!passing || tries >= limits::kImageTransferTries) throw;
-      keys::pause_ms(kPauseMs, work.cancel);
-    }
-    if (part.size_bytes() - before >= kProgressBytes) tries = 0;
-    if (part.size_bytes() == before && tries >= limits::kImageTransferTries) break;
-  }
+  });
   check_arrived(glance, image, part.size_bytes(), sum);
 }
 
@@ -267,26 +316,25 @@ Verified verify_image(Glance& glance, const GlanceImage& image, const Device* fi
                       const DownloadWork& work) {
   Inspector inspector;
   Sum sum(image.hash_algorithm);
-  std::uint64_t size = 0;
-  const auto take = [&](std::uint64_t, ByteView bytes) {
+  const std::uint64_t size = file == nullptr ? size_of(glance, image) : file->size_bytes();
+  std::uint64_t at = 0;
+  const auto look = [&](ByteView bytes) {
     inspector.feed(bytes);
     sum.add(bytes);
-    size += bytes.size();
-    if (work.cancel != nullptr) work.cancel->check();
     if (work.progress) {
-      work.progress({.phase = "verify", .done_bytes = size, .total_bytes = image.size_bytes});
+      work.progress(
+          {.phase = "verify", .done_bytes = at + bytes.size(), .total_bytes = image.size_bytes});
     }
   };
   if (file == nullptr) {
-    glance.get_file(image.id, 0, take);
+    fetch(glance, image, at, work.cancel, look);
   } else {
     Bytes buffer(kReadBytes);
-    for (std::uint64_t at = 0; at < file->size_bytes();) {
-      const auto some = MutableBytes(buffer).first(static_cast<std::size_t>(
-          std::min<std::uint64_t>(buffer.size(), file->size_bytes() - at)));
-      file->read(at, some);
-      take(at, some);
-      at += some.size();
+    for (; at < size; at += buffer.size()) {
+      if (work.cancel != nullptr) work.cancel->check();
+      buffer.resize(static_cast<std::size_t>(std::min<std::uint64_t>(kReadBytes, size - at)));
+      file->read(at, buffer);
+      look(buffer);
     }
   }
   const bool known = sum.known();
@@ -295,33 +343,31 @@ Verified verify_image(Glance& glance, const GlanceImage& image, const Device* fi
 }
 
 Removed remove_image(Glance& glance, const GlanceImage& image, keys::KeyManager* manager) {
-  const Description said = read_properties(image.properties).description;
+  const ReadProperties read = read_properties(image.properties);
+  const Description& said = read.description;
+  const keys::Consumer own = consumer_of(image.id);
   Removed removed;
   const bool with_key = manager != nullptr && !said.key_id.empty();
-  bool others = false;
-  if (with_key && said.delete_key == true) {
-    auto consumers = manager->consumers(said.key_id);
-    std::erase(consumers, consumer_of(image.id));
-    others = !consumers.empty();
-    if (others) {
-      removed.key_kept_because =
-          fmt::format("{} uses it too", printable(keys::to_string(consumers.front()), 200));
-      // Glance looks at no consumers before it deletes.
-      glance.change(image, {},
-                    {"cinder_encryption_key_deletion_policy", "os_encrypt_key_deletion_policy"});
-    }
+  // A contradiction is read as "keep", and Glance may read it in another way.
+  const bool deletion_asked =
+      said.delete_key == true || (said.delete_key && has_error(read.problems));
+  if (with_key && deletion_asked) removed.key_kept_because = reason_to_keep(read, own, *manager);
+  const bool delete_key = with_key && deletion_asked && removed.key_kept_because.empty();
+  if (deletion_asked && !delete_key) {
+    // Glance looks at no consumers before it deletes.
+    glance.change(image, {},
+                  {"cinder_encryption_key_deletion_policy", "os_encrypt_key_deletion_policy"});
   }
   glance.remove(image.id);
   if (!with_key) return removed;
   try {
-    manager->remove_consumer(said.key_id, consumer_of(image.id));
-    if (said.delete_key == true && !others) {
-      manager->remove(said.key_id);
-      removed.key_deleted = true;
-    }
+    manager->remove_consumer(said.key_id, own);
+    if (!delete_key) return removed;
+    manager->remove(said.key_id);
+    removed.key_deleted = true;
   } catch (const Error& error) {
     if (error.code() == Code::kNotFound) {
-      removed.key_deleted = said.delete_key == true;  // Glance did it
+      removed.key_deleted = delete_key;  // Glance did it
       return removed;
     }
     throw Error(

@@ -51,9 +51,10 @@ struct DownloadWork {
   const CancelToken* cancel = nullptr;
 };
 
-// Goes on where `part` ends, again and again while bytes arrive; `part` has the whole image in the
-// end, with the checksum that the service has for it. Throws Error{kDamaged} if it has another; the
-// part is of no use then.
+// Goes on where `part` ends, again and again while bytes arrive, or from the start if the service
+// has no checksum; `part` has the whole image in the end, with that checksum. Throws
+// Error{kDamaged} if it has another; the part is of no use then. Throws {kRemote} if fewer bytes
+// come than there should be, or if the service does not say how many.
 void download_image(Glance& glance, const GlanceImage& image, Device& part,
                     const DownloadWork& work);
 
@@ -62,7 +63,7 @@ struct Verified {
   bool checksum_known = false;
 };
 // Reads all of the data, from the service or from `file`, and inspects it. Throws Error{kDamaged}
-// if its size or checksum is not what the service says.
+// if its size or checksum is not what the service says, and what download_image throws.
 Verified verify_image(Glance& glance, const GlanceImage& image, const Device* file,
                       const DownloadWork& work);
 
@@ -70,9 +71,9 @@ struct Removed {
   bool key_deleted = false;
   std::string key_kept_because;  // empty if it was deleted, or if it was never to be
 };
-// Removes the image, its consumer, and the secret where the image says so and nothing else uses it.
-// Glance of some releases deletes a secret that others use: then the image is told to leave it
-// first.
+// Removes the image, its consumer, and the secret where all properties say so and the image is
+// known as its consumer, the only one. Glance of some releases deletes a secret that others use:
+// what is to be kept is kept by removing the deletion policies of the image first.
 Removed remove_image(Glance& glance, const GlanceImage& image, keys::KeyManager* manager);
 
 }  // namespace lukskeep::image

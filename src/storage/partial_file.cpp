@@ -42,6 +42,7 @@ struct PartialFile::State {
   std::string part_path;
   std::shared_ptr<Device> device;
   bool settled = false;
+  bool named = false;
 
   ~State() {
     if (device && !settled) unlinkat(directory.get(), part_entry.c_str(), 0);
@@ -127,7 +128,10 @@ void PartialFile::commit() {
   state_->device->flush();
   state_->rename();
   state_->settled = true;
+  state_->named = true;
   flush_directory(state_->directory.get(), path_text(state_->path));
 }
+
+bool PartialFile::named() const noexcept { return state_->named; }
 
 }  // namespace lukskeep::storage

@@ -31,6 +31,8 @@ class PartialFile {
   void keep() noexcept;
   // Durable, and under its name; never replaces anything (kExists).
   void commit();
+  // Whether it has its name: also after a commit() that could not make that durable.
+  bool named() const noexcept;
 
  private:
   struct State;

@@ -61,6 +61,19 @@ TEST(PartialFile, NextRunGoesOn) {
   EXPECT_EQ(folder.entries(), std::vector<std::string>{"a"});
 }
 
+TEST(PartialFile, TellsWhetherItHasItsName) {
+  const TemporaryDirectory folder;
+  PartialFile file(folder.path("a"), "t1");
+  put(file, "whole");
+  PartialFile other(folder.path("a"), "t2");
+  file.keep();
+  EXPECT_FALSE(file.named());
+  other.commit();
+  EXPECT_TRUE(other.named());
+  EXPECT_EQ(code_of([&] { file.commit(); }), Code::kExists);
+  EXPECT_FALSE(file.named());
+}
+
 TEST(PartialFile, AnotherTagIsAnotherTransfer) {
   const TemporaryDirectory folder;
   PartialFile one(folder.path("a"), "t1");

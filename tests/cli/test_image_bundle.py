@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -213,9 +215,71 @@ def test_nothing_secret_is_told(clouds, tmp_path):
     assert b"customer" not in data
 
 
-def test_key_manager_that_takes_no_secret_leaves_no_image(clouds, tmp_path):
-    os.chmod(tmp_path / "there-key", 0)
-    (tmp_path / "there-key").unlink()
+def test_no_image_without_its_secret(clouds, tmp_path):
+    (tmp_path / "there-key").rename(tmp_path / "away")
     result = run("image", "import", clouds.bundle, tmp_path / "out", *clouds.receiving())
     assert result.status != 0 and not (tmp_path / "out").exists()
     assert not list(tmp_path.glob("*.part"))
+
+
+class Refusing(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_image_stays_until_its_secret_is_taken(clouds, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"barbican:http://127.0.0.1:{server.server_port}?project=p"
+        result = fails(2, "image", "import", clouds.bundle, tmp_path / "out", "--key-manager", there,
+                       *clouds.receiving()[2:])
+        server.shutdown()
+    [part] = tmp_path.glob("*.part")  # it was verified: only the secret is missing
+    assert str(part) in result.err and not (tmp_path / "out").exists()
+    done = ok("image", "import", clouds.bundle, tmp_path / "out", *clouds.receiving(), "--json").json
+    assert done["kept_bytes"] >= 1 << 20 and not part.exists()
+    assert (tmp_path / "out").read_bytes() == clouds.disk.read_bytes()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="skipped: strace is not installed")
+def test_secret_of_an_image_that_has_its_name_stays(clouds, tmp_path, monkeypatch):
+    # LeakSanitizer wants to trace the program itself.
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    result = run("image", "import", clouds.bundle, folder / "out", *clouds.receiving(),
+                 wrap=["strace", "-f", "-qq", "-o", tmp_path / "trace", "-P", folder, "-e", "trace=fsync",
+                       "-e", "inject=fsync:error=EIO"])
+    assert result.status == 4 and (tmp_path / "trace").read_text().count("INJECTED") >= 1, result
+    [secret] = clouds.secrets_there()
+    assert f"the image is there; its secret is '{secret['id']}'" in result.err
+    assert (folder / "out").read_bytes() == clouds.disk.read_bytes()
+
+
+def qcow2_of(clouds, folder):
+    (folder / "pass").write_bytes(ok("keystore", "get", clouds.key, "--key-manager", clouds.here).out.hex().encode())
+    ok("encrypt", clouds.folder / "plain", "qcow2:disk.qcow2", "--type", "luks1", "--key", "file:pass", *PBKDF2,
+       cwd=folder)
+    ok("image", "export", "disk.qcow2", "bundle", *clouds.sending(), cwd=folder)
+
+
+def test_style_that_cannot_say_it_is_refused_before_anything_is_done(clouds, tmp_path):
+    qcow2_of(clouds, tmp_path)
+    for more in ([], ["--dry-run"]):
+        result = fails(1, "image", "import", "bundle", "out", *clouds.receiving(), "--style", "cinder", *more,
+                       cwd=tmp_path)
+        assert "qcow2" in result.err or "raw" in result.err
+        nothing_arrived(clouds, tmp_path)
+
+
+def test_header_alone_is_not_exported(clouds, tmp_path):
+    offset = int.from_bytes(clouds.disk.read_bytes()[104:108], "big") * 512
+    (tmp_path / "alone").write_bytes(clouds.disk.read_bytes()[:offset])
+    result = fails(1, "image", "export", tmp_path / "alone", tmp_path / "b", *clouds.sending())
+    assert "no payload" in result.err and not (tmp_path / "b").exists()

@@ -9,6 +9,7 @@ import pytest
 
 from cli_tools import PBKDF2, fails, interrupt, ok, run, start, tree
 from conftest import needs_mounts
+from nbd_server import EIO, FLUSH, NbdServer
 
 MIB = 1 << 20
 CHEAP = ["--pbkdf-iterations", "1", "--pbkdf-memory", "32", "--pbkdf-parallel", "1"]
@@ -349,6 +350,20 @@ def test_no_key_is_left_of_an_image_that_was_not_made(store):
     status, _, _ = interrupt(process)
     assert status == 130 and not (store / "new").exists()
     assert secrets() == []
+
+
+def test_key_of_an_image_whose_header_is_on_the_device_stays(store):
+    def break_flushes(server, _, command, *__):
+        if command == FLUSH and server.data[:4] == b"LUKS":
+            server.errors[FLUSH] = EIO
+    with NbdServer(store / "nbd.sock", bytearray(16 * MIB), on_request=break_flushes) as server:
+        result = run("image", "encrypt", "raw", server.uri, "--make-key", "passphrase", "--yes", *PBKDF2,
+                     cwd=store)
+        assert result.status == 4 and server.data[:4] == b"LUKS", result
+        (store / "made").write_bytes(server.data)
+    [secret] = secrets()
+    assert f"secret '{secret['id']}' is still there" in result.err
+    ok("key", "test", "made", "--key", f"manager:{secret['id']}", cwd=store)
 
 
 def test_who_cannot_make_a_key_makes_no_image(store, monkeypatch):

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -271,6 +273,61 @@ def test_properties_are_applied(glance, disk):
     fails(1, "image", "properties", disk, "--apply", name)
 
 
+def test_properties_of_another_image_are_not_applied(glance, disk, tmp_path):
+    name = upload(glance, disk, "--style", "cinder")["image"]["id"]
+    before = dict(glance.images[name])
+    apply = ("image", "properties", disk, "--key-id", glance.key, "--apply", name)
+    ok(*apply, "--dry-run")
+    glance.images[name]["size"] += 512
+    assert "bytes" in fails(5, *apply).err
+    ok(*apply, "--compressed", "--dry-run")
+    glance.images[name]["size"] -= 512
+    luks = {"disk_format": "luks", "container_format": "bare", "os_encrypt_format": "LUKSv1",
+            "os_encrypt_key_id": glance.key, "os_decrypt_size": "5"}
+    wanted = json.dumps(luks).encode()
+    result = fails(1, "image", "properties", disk.parent / "plain", "--properties", "-", "--apply", name,
+                   stdin=wanted)
+    assert "not-encrypted" in result.err and "were not applied" in result.err
+    both = json.dumps({**luks, "cinder_encryption_key_id": "other"}).encode()
+    assert "contradicts" in fails(1, "image", "properties", disk, "--properties", "-", "--apply", name,
+                                  stdin=both).err
+    assert glance.images[name] == before
+    run(*apply, "--properties", "-", stdin=both, check=1)  # says what was wrong, and mends it
+    assert glance.images[name]["os_encrypt_key_id"] == glance.key
+
+
+def test_plain_images_are_not_said_to_be_encrypted(glance, disk):
+    plain = disk.parent / "plain"
+    for options, more in ((["--key-id", glance.key], b""),
+                          (["--properties", "-"], b'{"os_encrypt_format": "LUKSv1"}')):
+        result = fails(1, "image", "upload", plain, *options, stdin=more)
+        assert "is not encrypted, and it is said to be" in result.err
+    nothing_left(glance)
+
+
+def test_name_that_is_no_text(glance, disk):
+    name = os.fsdecode(b"\xff")
+    assert "UTF-8" in fails(1, "image", "upload", disk, "--key-id", glance.key, "--name", name).err
+    nothing_left(glance)
+
+
+def test_references_of_secrets(glance, disk):
+    reference = f"https://barbican:9311/v1/secrets/{glance.key}"
+    done = ok("image", "upload", disk, "--key-id", reference, "--json").json
+    assert done["properties"]["os_encrypt_key_id"] == glance.key and done["consumer"]
+    assert "ID" in fails(1, "image", "upload", disk, "--key-id", "no:id").err
+    assert len(glance.images) == 1
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="skipped: qemu-img is not installed")
+def test_formats_that_glance_does_not_take(glance, disk):
+    subprocess.run(["qemu-img", "create", "-q", "-f", "vdi", glance.folder / "v", "1M"], check=True)
+    assert "does not take" in fails(4, "image", "upload", glance.folder / "v").err
+    glance.formats = [*FORMATS, "vdi"]
+    ok("image", "upload", glance.folder / "v")
+    assert [image["disk_format"] for image in glance.images.values()] == ["vdi"]
+
+
 def test_dry_run_uploads_nothing(glance, disk):
     ok("image", "upload", disk, "--key-id", glance.key, "--dry-run")
     nothing_left(glance)
@@ -299,7 +356,7 @@ def test_key_that_others_use_stays(glance, disk):
     name = upload(glance, disk, "--style", "cinder", "--key-deletion", "delete")["image"]["id"]
     ok("keystore", "consumers", glance.key, "--add", "volume/volume/v")
     result = ok("image", "delete", name, "--yes")
-    assert "was kept: volume/volume/v uses it too" in result.err
+    assert "was not deleted: volume/volume/v uses it too" in result.err
     # Glance would have deleted it: it is told not to first.
     assert glance.asked.index(("PATCH", "image")) < glance.asked.index(("DELETE", "image"))
     assert consumers(glance.key) == ["volume/volume/v"]
@@ -309,6 +366,46 @@ def test_key_stays_unless_the_image_says_otherwise(glance, disk):
     name = upload(glance, disk)["image"]["id"]
     ok("image", "delete", name, "--yes")
     assert consumers(glance.key) == []
+
+
+@pytest.mark.parametrize("said, why", [
+    ({"cinder_encryption_key_deletion_policy": "on_image_deletion",
+      "os_encrypt_key_deletion_policy": "False"}, "contradicts itself"),
+    ({"cinder_encryption_key_id": "11111111-2222-4333-8444-555555555555"}, "contradicts itself"),
+    (None, "not known as its consumer")], ids=["policies", "keys", "no-consumer"])
+def test_key_that_others_may_use_stays(glance, disk, said, why):
+    name = upload(glance, disk, "--key-deletion", "delete")["image"]["id"]
+    glance.images[name].update(said or {})
+    if said is None:
+        ok("keystore", "consumers", glance.key, "--remove", f"image/image/{name}")
+    gone = {}
+    def note(handler):
+        gone.update(glance.images[name])
+        handler.really("image", name)
+    glance.say = {("DELETE", "image"): note}
+    result = ok("image", "delete", name, "--yes")
+    assert "was not deleted" in result.err and why in result.err
+    assert gone and not [key for key in gone if key.endswith("deletion_policy")]
+    nothing_left(glance)  # the secret itself is there
+
+
+def test_image_whose_secret_is_gone_can_be_deleted(glance, disk):
+    name = upload(glance, disk, "--key-deletion", "delete")["image"]["id"]
+    ok("keystore", "consumers", glance.key, "--remove", f"image/image/{name}")
+    ok("keystore", "delete", glance.key)
+    assert "has no such secret" in ok("image", "delete", name, "--yes").err
+    assert glance.images == {}
+
+
+def test_lost_answer_to_a_deletion(glance, disk):
+    name = upload(glance, disk, "--key-deletion", "delete")["image"]["id"]
+    def lose(handler):
+        handler.answer = lambda *_: None
+        handler.really("image", name)
+        hang_up(handler)
+    glance.say = {("DELETE", "image"): [lose]}
+    assert ok("image", "delete", name, "--yes", "--json").json["key_deleted"]
+    fails(1, "keystore", "show", glance.key)
 
 
 def test_deletion_that_fails_keeps_everything(glance, disk):
@@ -450,6 +547,51 @@ def test_server_that_knows_no_ranges(glance, disk):
     glance.say = {("GET", "file"): [None, whole]}
     ok("image", "download", name, glance.folder / "out")
     assert (glance.folder / "out").read_bytes() == disk.read_bytes()
+
+
+def short(glance, name, count):
+    def say(handler):
+        handler.answer(200, glance.data[name][:count])
+    return say
+
+
+def test_short_data_is_no_damage(glance, disk):
+    name = upload(glance, disk)["image"]["id"]
+    part = glance.folder / f"out.{name}.part"
+    glance.say = {("GET", "file"): short(glance, name, 1000)}
+    assert "sends only 1000 of" in fails(7, "image", "download", name, glance.folder / "out").err
+    assert part.stat().st_size == 1000
+    glance.say = {("GET", "file"): [short(glance, name, 2000)]}
+    ok("image", "download", name, glance.folder / "out")
+    assert (glance.folder / "out").read_bytes() == disk.read_bytes() and not part.exists()
+    glance.say = {("GET", "file"): [short(glance, name, 2000)]}
+    ok("image", "verify", name)
+
+
+def test_data_without_a_size_or_an_end(glance, disk):
+    name = upload(glance, disk)["image"]["id"]
+    size, glance.images[name]["size"] = glance.images[name]["size"], None
+    for command in (("verify", name), ("download", name, glance.folder / "out")):
+        assert "does not say how large" in fails(7, "image", *command).err
+    glance.images[name]["size"] = size - 1
+    assert "more bytes" in fails(4, "image", "verify", name).err
+
+
+def test_checksums_of_other_names(glance, disk):
+    name = upload(glance, disk)["image"]["id"]
+    data, image = glance.data[name], glance.images[name]
+    image.update(os_hash_algo="sha3_512", os_hash_value=hashlib.sha3_512(data).hexdigest())
+    ok("image", "download", name, glance.folder / "a")
+    image.update(os_hash_algo="sha3_512", os_hash_value="0" * 128)
+    fails(4, "image", "download", name, glance.folder / "b")
+    image.update(os_hash_algo="shake_128", checksum="0" * 32)
+    assert "md5" in fails(4, "image", "download", name, glance.folder / "b").err
+    image.update(checksum=None)
+    part = glance.folder / f"b.{name}.part"
+    part.write_bytes(b"x" * 5000)
+    part.chmod(0o600)
+    assert "no checksum" in ok("image", "download", name, glance.folder / "b").err
+    assert (glance.folder / "b").read_bytes() == data
 
 
 @pytest.mark.parametrize("spoil", ["bytes", "part", "more"])

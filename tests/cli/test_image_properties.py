@@ -39,6 +39,12 @@ def test_newest_set(disk):
     assert "os_encrypt_key_deletion_policy=True" in words
 
 
+def test_compressed_later(disk):
+    result = ok("image", "properties", disk, "--key-id", ID, "--compressed", "--json").json
+    assert result["good"] and result["properties"]["container_format"] == "compressed"
+    assert result["properties"]["os_decrypt_container_format"] == "bare"
+
+
 @pytest.mark.parametrize("style, wanted", [
     ("cinder", {"disk_format": "raw", "container_format": "bare", "cinder_encryption_key_id": ID,
                 "cinder_encryption_key_deletion_policy": "do_not_delete"}),

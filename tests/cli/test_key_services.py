@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cli_tools import fails, interrupt, ok, run, start
+from cli_tools import PBKDF2, fails, interrupt, ok, run, start
 
 UUID = "6ea6b0a8-de50-45b8-90b7-9470c4dd201a"
 OTHER = "11111111-2222-4333-8444-555555555555"
@@ -341,3 +341,13 @@ def test_nobody_is_there(cloud):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     quiet(fails(7, "keystore", "list", "--key-manager", f"barbican:http://127.0.0.1:{port}?project=p"))
+
+
+def test_interrupted_image_leaves_no_key(cloud):
+    (cloud.folder / "raw").write_bytes(os.urandom(3 << 20))
+    process = start("image", "encrypt", cloud.folder / "raw", cloud.folder / "new", "--make-key", "passphrase",
+                    *PBKDF2, "--limit-rate", "64K", "--progress", "json")
+    assert b"progress" in process.stderr.readline() and cloud.secrets
+    code, _, err = interrupt(process)
+    assert code == 130 and "could not be removed" not in err and cloud.secrets == {}
+    assert not (cloud.folder / "new").exists()
