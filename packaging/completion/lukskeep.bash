@@ -150,7 +150,7 @@ _lukskeep_options() {
       options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'rekey')
-      options='--list --directory --this-machine --tang-key --journal --report --jobs --policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--list --directory --this-machine --tang-key --new-key --journal --report --jobs --policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'edit')
       options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
@@ -171,7 +171,7 @@ _lukskeep_options() {
       options='--header --policy --state --slot --out --text --qr --svg --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'recover answer')
-      options='--unverified --out --text --qr --svg --timeout --try-timeout --tries --tpm --tang-ca --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--out --text --qr --svg --timeout --try-timeout --tries --tpm --tang-ca --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'recover finish')
       options='--state --volume --header --policy --out --keep-state --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
@@ -201,7 +201,7 @@ _lukskeep_options() {
       options='--type-json --back-end --volume-size --key --allow --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'image properties')
-      options='--key-id --compressed --key-deletion --style --properties --openstack --apply --image-service --timeout --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--key-id --compressed --key-deletion --style --properties --openstack --apply --image-service --timeout --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'image export')
       options='--key-id --recipient --sign-key --properties --allow --kdf-limit --allow-insecure --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'

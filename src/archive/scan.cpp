@@ -2,10 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <system_error>
 #include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -13,6 +18,7 @@
 
 #include "base/bytes.h"
 #include "luks/luks2_codec.h"
+#include "storage/block_holders.h"
 #include "storage/file_device.h"
 
 namespace lukskeep::archive {
@@ -51,6 +57,33 @@ void look_at(const std::string& path, const Found& found, ScanReport& report) {
     return;
   }
   found(*file, path);
+}
+
+std::string attribute(const fs::path& device, const char* name) {
+  std::string value;
+  std::ifstream file(device / name);
+  std::getline(file, value);
+  return value;
+}
+
+// Paths of NVMe's own multipath have no name in /dev.
+bool is_hidden(const fs::path& device) { return attribute(device, "hidden") == "1"; }
+
+bool has_no_size(const fs::path& device) { return attribute(device, "size") == "0"; }
+
+// A drive without a medium cannot be read, and nothing is missed there. Only an open that waits for
+// the medium says so.
+bool has_medium(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (fd < 0) return errno != ENOMEDIUM && errno != ENXIO && errno != ENODEV;
+  ::close(fd);
+  return true;
+}
+
+void look_at_device(const std::string& path, const Found& found, ScanReport& report) {
+  const std::size_t before = report.unreadable;
+  look_at(path, found, report);
+  if (report.unreadable != before && !has_medium(path)) report.unreadable = before;
 }
 
 // Sorted, so that two runs say the same.
@@ -118,7 +151,13 @@ ScanReport scan_block_devices(const Found& found, const CancelToken* cancel) {
     std::string name = entry.path().filename().string();
     std::ranges::replace(name, '!', '/');
     const fs::path path = fs::path("/dev") / name;
-    if (fs::is_block_file(path, error)) look_at(path.string(), found, report);
+    // The volume is what is made of the parts: each alone is a copy that must not differ.
+    if (is_hidden(entry.path()) || storage::is_part_of_another(entry.path())) continue;
+    if (fs::is_block_file(path, error)) {
+      look_at_device(path.string(), found, report);
+    } else if (!has_no_size(entry.path())) {
+      ++report.unreadable;
+    }
   }
   return report;
 }

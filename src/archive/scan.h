@@ -24,7 +24,9 @@ ScanReport scan(const std::string& root,
                 const std::function<void(const luks::HeaderFile&, const std::string& path)>& found,
                 const CancelToken* cancel);
 
-// The same for the block devices of this machine.
+// The same for the block devices of this machine. Those that are a part of another (a path of
+// multipath, a member of a RAID) are passed over, and so are drives without a medium. A device
+// without a name in /dev cannot be read.
 ScanReport scan_block_devices(
     const std::function<void(const luks::HeaderFile&, const std::string& path)>& found,
     const CancelToken* cancel);

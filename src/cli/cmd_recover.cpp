@@ -22,6 +22,7 @@
 #include "nbde/recovery_kit.h"
 #include "nbde/recovery_text.h"
 #include "storage/file_device.h"
+#include "storage/location.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -59,6 +60,13 @@ struct KitOutput {
     options.add({.name = "--svg", .value = "FILE", .help = "draw the QR code into FILE"}, svg);
   }
 
+  void refuse_place(const std::string& path, std::string_view option) const {
+    for (const std::string& other : {out, svg}) {
+      if (other.empty() || !storage::same_place(path, other)) continue;
+      throw Error(Code::kUsage, fmt::format("{} and --out or --svg name the same file", option));
+    }
+  }
+
   // Writes the files; `json` gets what the forms are, the result is what is to be printed.
   std::string give(const Session& session, ByteView packed, const OrderedJson& kit,
                    std::string_view title, OrderedJson& json) const {
@@ -78,6 +86,22 @@ struct KitOutput {
     return shown;
   }
 };
+
+// Overwritten first, for what that is worth.
+void remove_state(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd >= 0) {
+    const off_t size = ::lseek(fd, 0, SEEK_END);
+    const Bytes zeroes(size > 0 ? static_cast<std::size_t>(size) : 0);
+    if (::pwrite(fd, zeroes.data(), zeroes.size(), 0) > 0) static_cast<void>(::fsync(fd));
+    ::close(fd);
+  }
+  if (::unlink(path.c_str()) == 0) return;
+  warn(
+      fmt::format("'{}' could not be removed: remove it, with the answer it is as good as the "
+                  "passphrase",
+                  printable(path, 256)));
+}
 
 // ---- request ---------------------------------------------------------------------------------
 
@@ -102,6 +126,7 @@ class RecoverRequest final : public Command {
       throw Error(Code::kUsage, "nothing says where to keep what stays here",
                   "e.g. --state /run/recovery.state; 'recover finish' needs it");
     }
+    output_.refuse_place(state_, "--state");
     const luks::HeaderFile file = open_header(volume_);
     nbde::PreparedRecovery prepared =
         nbde::prepare_recovery(file.header().uuid, chosen(nbde::list_bindings(file)));
@@ -109,7 +134,13 @@ class RecoverRequest final : public Command {
     prepared.state.header = volume_.header;
     // What stays here first: a request without it would be of no use.
     if (!session.dry_run) write_file(state_, nbde::to_text(prepared.state).span(), false);
-    give(session, prepared.request);
+    try {
+      give(session, prepared.request);
+    } catch (...) {
+      // Nobody has the request.
+      if (!session.dry_run) remove_state(state_);
+      throw;
+    }
   }
 
  private:
@@ -167,9 +198,6 @@ class RecoverAnswer final : public Command {
  public:
   void declare(Options& options) override {
     options.positional({.name = "REQUEST", .help = "a file with it in any form, or -"}, request_);
-    options.flag(
-        {.name = "--unverified", .help = "ask servers also where their keys cannot be verified"},
-        unverified_);
     output_.declare(options);
     servers_.declare(options);
   }
@@ -182,13 +210,13 @@ class RecoverAnswer final : public Command {
     const std::string code = nbde::recovery_code_text(nbde::recovery_code(request));
     std::string servers;
     for (const nbde::RecoveryPoint& point : request.points) {
-      servers += fmt::format("  {}\n", printable(point.url, 256));
+      servers += fmt::format("  {}\n", printable(point.url, limits::kRecoveryUrlBytesMax));
     }
     confirm(session,
-            fmt::format("Whoever sent the request {} opens the volume {} with the answer.\n"
-                        "These servers are asked:\n{}Be sure who it is, and that he reads the "
-                        "same code.",
-                        code, printable(request.uuid), servers),
+            fmt::format("Whoever sent the request {} can open whatever is sealed to these servers "
+                        "with {} answers:\n{}He says that it is the volume {}; nothing proves "
+                        "that. Be sure who it is, and that he reads the same code.",
+                        code, request.points.size(), servers, printable(request.uuid)),
             Error(Code::kUnsafe, fmt::format("the request {} is answered only when that is "
                                              "confirmed",
                                              code)));
@@ -196,11 +224,11 @@ class RecoverAnswer final : public Command {
       OrderedJson json = {
           {"uuid", request.uuid}, {"code", code}, {"request", nbde::to_json(request)}};
       return report(session, std::move(json),
-                    fmt::format("would ask these servers for {}, volume {}\n{}", code,
-                                printable(request.uuid), servers));
+                    fmt::format("would ask these servers for {}, which says that it is of the "
+                                "volume {}\n{}",
+                                code, printable(request.uuid), servers));
     }
-    give(session, request, code,
-         nbde::answer_recovery(request, servers_.context(session), !unverified_));
+    give(session, request, code, nbde::answer_recovery(request, servers_.context(session)));
   }
 
  private:
@@ -234,28 +262,11 @@ class RecoverAnswer final : public Command {
   }
 
   std::string request_;
-  bool unverified_ = false;
   KitOutput output_;
   PinContextArgs servers_;
 };
 
 // ---- finish ----------------------------------------------------------------------------------
-
-// Overwritten first, for what that is worth.
-void remove_state(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd >= 0) {
-    const off_t size = ::lseek(fd, 0, SEEK_END);
-    const Bytes zeroes(size > 0 ? static_cast<std::size_t>(size) : 0);
-    if (::pwrite(fd, zeroes.data(), zeroes.size(), 0) > 0) static_cast<void>(::fsync(fd));
-    ::close(fd);
-  }
-  if (::unlink(path.c_str()) == 0) return;
-  warn(
-      fmt::format("'{}' could not be removed: remove it, with the answer it is as good as the "
-                  "passphrase",
-                  printable(path, 256)));
-}
 
 class RecoverFinish final : public Command {
  public:
@@ -294,6 +305,10 @@ class RecoverFinish final : public Command {
     nbde::RecoveryState state =
         nbde::parse_recovery_state(kept.span(), quoted(state_, "the state"));
     const VolumeArgs volume = volume_of(state);
+    if (volume.volume.empty()) {
+      throw Error(Code::kUsage, "the name of the volume is no UTF-8, so the state does not have it",
+                  "--volume names it");
+    }
     const luks::HeaderFile file = open_header(volume);
     if (file.header().uuid != state.uuid) {
       throw Error(Code::kConflict,

@@ -1,10 +1,13 @@
 // rekey: every binding of many volumes that depends on a Tang key gets new keys.
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <set>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <fmt/format.h>
@@ -22,6 +25,7 @@
 #include "nbde/binding_change.h"
 #include "nbde/rekey.h"
 #include "storage/file_device.h"
+#include "storage/location.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -43,14 +47,16 @@ struct VolumesArgs {
                      lists);
     options.add_each({.name = "--directory",
                       .value = "FOLDER",
-                      .help = "all volumes below FOLDER; may be repeated"},
+                      .help = "all volumes in files below FOLDER; may be repeated"},
                      folders);
     options.flag({.name = "--this-machine", .help = "the volumes of all block devices"},
                  this_machine);
   }
 
-  // Each once, in the order in which they are named.
-  std::vector<std::string> find(const Session& session) const {
+  // Each once, in the order in which they are named. Where something could not be read `unseen`
+  // gets what may be missing.
+  std::vector<std::string> find(const Session& session,
+                                std::vector<nbde::RekeyedVolume>& unseen) const {
     if (volumes.empty() && lists.empty() && folders.empty() && !this_machine) {
       throw Error(Code::kUsage, "nothing says which volumes",
                   "name them, or --list FILE, --directory FOLDER, --this-machine");
@@ -60,12 +66,34 @@ struct VolumesArgs {
     const auto take = [&](const luks::HeaderFile&, const std::string& path) {
       found.push_back(path);
     };
-    for (const std::string& folder : folders) archive::scan(folder, take, session.cancel);
-    if (this_machine) archive::scan_block_devices(take, session.cancel);
+    for (const std::string& folder : folders) {
+      note_unseen(folder, "files and folders", archive::scan(folder, take, session.cancel), unseen);
+    }
+    if (this_machine) {
+      note_unseen("this machine", "block devices",
+                  archive::scan_block_devices(take, session.cancel), unseen);
+    }
+    // A machine may have none; a folder or a list that is named is for the volumes there.
+    if (found.empty() && unseen.empty() && !this_machine) {
+      throw Error(Code::kNotFound, "there are no volumes there", "see --list and --directory");
+    }
     return once(found);
   }
 
  private:
+  static void note_unseen(const std::string& where, std::string_view what,
+                          const archive::ScanReport& seen,
+                          std::vector<nbde::RekeyedVolume>& unseen) {
+    if (seen.unreadable == 0) return;
+    nbde::RekeyedVolume row;
+    row.volume = where;
+    row.left.push_back(
+        {.keyslot = -1,
+         .error = Error(Code::kIo, fmt::format("{} {} could not be read: volumes may be among them",
+                                               seen.unreadable, what))});
+    unseen.push_back(std::move(row));
+  }
+
   static void read_list(const Session& session, const std::string& list,
                         std::vector<std::string>& found) {
     const keys::KeySource source{.kind = keys::KeySource::Kind::kFile, .path = list};
@@ -105,10 +133,16 @@ class Rekey final : public Command {
                       .value = "THUMBPRINT",
                       .help = "only bindings that depend on this key of a server, exchange or "
                               "signing; may be repeated (default: all with a server)"},
-                     [this](const std::string& value) { add_key(value); });
+                     [this](const std::string& value) { add_key(value, keys_); });
+    options.add_each({.name = "--new-key",
+                      .value = "THUMBPRINT",
+                      .help = "the only keys, exchange and signing, that a binding may get and did "
+                              "not have; may be repeated (needed if a signing key is to go)"},
+                     [this](const std::string& value) { add_key(value, new_keys_); });
     options.add({.name = "--journal",
                  .value = "FILE",
-                 .help = "remember in FILE what is done: a run that was cut goes on there"},
+                 .help = "without --tang-key: remember in FILE what is done; a run that was cut "
+                         "goes on there"},
                 journal_);
     options.add({.name = "--report", .value = "FILE", .help = "write the report to FILE, as JSON"},
                 report_);
@@ -131,29 +165,57 @@ class Rekey final : public Command {
                   "--tang-key THUMBPRINT for the bindings of one key; or all, with --journal FILE, "
                   "so that a run that is cut can go on");
     }
+    refuse_contradictions();
     const std::uint32_t jobs = jobs_.value_or(limits::kUnlockThreadsMax);
     if (jobs == 0 || jobs > limits::kUnlockThreadsMax) {
       throw Error(Code::kUsage, fmt::format("--jobs takes 1 to {}", limits::kUnlockThreadsMax));
     }
-    const std::vector<std::string> paths = volumes_.find(session);
+    if (!session.dry_run) remove_report();
+    std::vector<nbde::RekeyedVolume> unseen;
+    const std::vector<std::string> paths = volumes_.find(session, unseen);
     std::optional<nbde::RekeyJournal> journal;
-    if (!journal_.empty() && !session.dry_run) journal.emplace(journal_, keys_);
+    if (!journal_.empty() && !session.dry_run) journal.emplace(journal_);
     std::vector<nbde::RekeyedVolume> results(paths.size());
     parallel_for(paths.size(), jobs, [&](std::size_t i) {
       results[i] = rekey(session, paths[i], journal ? &*journal : nullptr);
     });
+    results.insert(results.end(), unseen.begin(), unseen.end());
     tell(session, results);
+    const bool good =
+        std::ranges::all_of(results, [](const auto& result) { return result.left.empty(); });
+    if (journal && good) journal->finish();
   }
 
  private:
-  void add_key(const std::string& value) {
+  void refuse_contradictions() const {
+    if (!keys_.empty() && !journal_.empty()) {
+      throw Error(Code::kUsage, "--journal is of no use with --tang-key",
+                  "what is done shows in the volumes: their bindings do not depend on the key any "
+                  "more");
+    }
+    if (!journal_.empty() && storage::same_place(journal_, report_)) {
+      throw Error(Code::kUsage, "--journal and --report name the same file");
+    }
+  }
+
+  // One of an earlier run would speak for this one, if this one is cut.
+  void remove_report() const {
+    std::error_code error;
+    if (report_.empty() || !std::filesystem::is_regular_file(report_, error)) return;
+    std::filesystem::remove(report_, error);
+    if (!error) return;
+    throw Error(Code::kIo, fmt::format("cannot remove the report '{}' of an earlier run: {}",
+                                       printable(report_, 256), error.message()));
+  }
+
+  static void add_key(const std::string& value, std::vector<std::string>& keys) {
     const auto bytes = from_base64url(value);
     // SHA-1 to SHA-512.
     if (!bytes || bytes->size() < 20 || bytes->size() > 64) {
       throw Error(Code::kUsage, fmt::format("'{}' is no thumbprint of a key", printable(value)),
                   "'lukskeep tang keys' lists those of a server");
     }
-    keys_.push_back(value);
+    keys.push_back(value);
   }
 
   VolumeArgs args_of(const std::string& path) const {
@@ -163,27 +225,37 @@ class Rekey final : public Command {
     return args;
   }
 
+  // Whatever is wrong with one volume, the others are done.
   nbde::RekeyedVolume rekey(const Session& session, const std::string& path,
                             nbde::RekeyJournal* journal) {
     nbde::RekeyedVolume result{.volume = path, .uuid = {}, .rebound = {}, .left = {}, .in_use = {}};
     try {
-      std::optional<luks::HeaderFile> file = open_header(args_of(path));
-      result.uuid = file->header().uuid;
-      std::vector<int> slots = slots_of(*file, journal, result);
-      if (!slots.empty()) {
-        file.reset();  // its lock
-        file = open_for_change(session, path);
-        // Somebody may have been at it between the two.
-        result.left.clear();
-        slots = slots_of(*file, journal, result);
-        if (!slots.empty()) rebind_all(session, *file, slots, journal, result);
-      }
-      note_keys(*file, result);
+      rekey_one(session, path, journal, result);
     } catch (const Error& error) {
       if (error.code() == Code::kInterrupted) throw;
       result.left.push_back({.keyslot = -1, .error = error});
+    } catch (const std::bad_alloc&) {
+      result.left.push_back({.keyslot = -1, .error = Error(Code::kOutOfMemory, "out of memory")});
+    } catch (const std::exception& error) {
+      result.left.push_back({.keyslot = -1, .error = Error(Code::kInternal, error.what())});
     }
     return result;
+  }
+
+  void rekey_one(const Session& session, const std::string& path, nbde::RekeyJournal* journal,
+                 nbde::RekeyedVolume& result) {
+    std::optional<luks::HeaderFile> file = open_header(args_of(path));
+    result.uuid = file->header().uuid;
+    std::vector<int> slots = slots_of(*file, journal, result);
+    if (!slots.empty()) {
+      file.reset();  // its lock
+      file = open_for_change(session, path);
+      // Somebody may have been at it between the two.
+      result.left.clear();
+      slots = slots_of(*file, journal, result);
+      if (!slots.empty()) rebind_all(session, *file, slots, journal, result);
+    }
+    note_keys(*file, result);
   }
 
   // The archive takes one at a time.
@@ -222,8 +294,10 @@ class Rekey final : public Command {
     const OpenedVolume opened = unlock_by_binding(file, context, unlock);
     for (const int slot : slots) {
       try {
+        const nbde::SealedPin before = binding_before(file, slot);
+        refuse_signing_keys(before);
         rebind_keyslot(file, opened.unlocked, slot, context, unlock,
-                       [&](const nbde::Jwe& jwe) { refuse_old_keys(jwe); });
+                       [&](const nbde::Jwe& jwe) { refuse_wrong_keys(before, jwe); });
         if (journal != nullptr) {
           journal->note(file.header().uuid, slot, nbde::sealed_of(nbde::find_binding(file, slot)));
         }
@@ -235,11 +309,42 @@ class Rekey final : public Command {
     }
   }
 
-  // Before anything is written: a server that still tells of the key has not been rotated.
-  void refuse_old_keys(const nbde::Jwe& jwe) const {
-    if (keys_.empty() || !nbde::depends_on(nbde::describe(jwe, "the new binding"), keys_)) return;
-    throw Error(Code::kConflict, "its server still tells of the key that is to go",
-                "hide it there first: lukskeep tang rotate");
+  // What a keyslot is bound by, not what a run that was cut was about to bind it by.
+  static nbde::SealedPin binding_before(const luks::HeaderFile& file, int slot) {
+    nbde::SealedPin before;
+    for (const nbde::Binding& binding : nbde::list_bindings(file)) {
+      const bool exact = binding.keyslot == slot;
+      if (binding.orphan || !binding.jwe || (!exact && binding.replaces != slot)) continue;
+      before = nbde::describe(*binding.jwe, fmt::format("the binding of keyslot {}", slot));
+      if (exact) break;
+    }
+    return before;
+  }
+
+  // Whoever has the key can sign keys of his own, and answer at the server's address.
+  void refuse_signing_keys(const nbde::SealedPin& before) const {
+    if (!new_keys_.empty() || !nbde::trusts(before, keys_)) return;
+    throw Error(Code::kUnsafe,
+                "it takes as new what the key that is to go has signed, and so perhaps a thief's: "
+                "--new-key says which keys are right",
+                "'lukskeep tang keys' on the server lists its new keys");
+  }
+
+  // Before anything is written.
+  void refuse_wrong_keys(const nbde::SealedPin& before, const nbde::Jwe& jwe) const {
+    const nbde::SealedPin after = nbde::describe(jwe, "the new binding");
+    if (!keys_.empty() && nbde::depends_on(after, keys_)) {
+      throw Error(Code::kConflict,
+                  "its server still tells of the key that is to go, or is pending and trusts it",
+                  "hide it there first: lukskeep tang rotate");
+    }
+    if (new_keys_.empty()) return;
+    const std::set<std::string> unexpected = nbde::unexpected_keys(before, after, new_keys_);
+    if (unexpected.empty()) return;
+    throw Error(Code::kUnsafe,
+                fmt::format("its server tells of keys that no --new-key names: {}",
+                            printable(fmt::format("{}", fmt::join(unexpected, ", ")), 1024)),
+                "compare them with 'lukskeep tang keys' on the server itself");
   }
 
   static void note_keys(const luks::HeaderFile& file, nbde::RekeyedVolume& result) {
@@ -289,6 +394,7 @@ class Rekey final : public Command {
 
   VolumesArgs volumes_;
   std::vector<std::string> keys_;
+  std::vector<std::string> new_keys_;
   std::string journal_;
   std::string report_;
   std::optional<std::uint32_t> jobs_;

@@ -17,6 +17,7 @@
 #include "base/limits.h"
 #include "cli/command.h"
 #include "cli/tang_args.h"
+#include "nbde/jwk.h"
 #include "nbde/rekey.h"
 #include "server/tang_usage.h"
 #include "storage/file_device.h"
@@ -175,8 +176,9 @@ class TangDelete final : public Command {
   void run(const Session& session) override {
     const auto folder = keys_.folder();
     const auto before = folder.read();
-    const std::string thumbprint = server::find_key_file(before.keys, key_).thumbprint;
-    wait_for_reports(session, thumbprint);
+    const server::TangKeyFile& wanted = server::find_key_file(before.keys, key_);
+    const std::string& thumbprint = wanted.thumbprint;
+    wait_for_reports(session, wanted.key.point);
     // That may have taken days.
     const auto files = folder.read();
     const server::TangKeyFile& key = server::find_key_file(files.keys, thumbprint);
@@ -223,17 +225,31 @@ class TangDelete final : public Command {
   }
 
   // Why the reports do not allow it yet; empty: they do.
-  std::string not_yet(const std::string& thumbprint) const {
+  std::string not_yet(const nbde::EcPoint& key) const {
     for (const std::string& path : reports_) {
       const std::string what = fmt::format("the report '{}'", printable(path, 256));
-      std::optional<std::string> text = read_report(path);
-      if (!text) return what + " is not there";
-      const nbde::RekeyVerdict verdict = nbde::parse_rekey_report(*text, what);
-      if (verdict.left > 0) return fmt::format("{} says that {} are left", what, verdict.left);
-      if (verdict.in_use.contains(thumbprint)) {
-        return fmt::format("{} has volumes that need the key", what);
+      try {
+        const std::optional<std::string> text = read_report(path);
+        if (!text) return what + " is not there";
+        std::string why = objection(nbde::parse_rekey_report(*text, what), key);
+        if (!why.empty()) return fmt::format("{} {}", what, why);
+      } catch (const Error& error) {
+        // Perhaps it is just being copied to here.
+        if (error.code() != Code::kInvalidArgument && error.code() != Code::kTooSmall) throw;
+        return error.message();
       }
     }
+    return {};
+  }
+
+  static std::string objection(const nbde::RekeyVerdict& verdict, const nbde::EcPoint& key) {
+    const auto is_key = [&](const std::string& text) { return nbde::has_thumbprint(key, text); };
+    if (verdict.volumes == 0) return "is of no volume";
+    if (!verdict.keys.empty() && std::ranges::none_of(verdict.keys, is_key)) {
+      return "is of a rekeying of other keys";
+    }
+    if (verdict.left > 0) return fmt::format("says that {} are left", verdict.left);
+    if (std::ranges::any_of(verdict.in_use, is_key)) return "has volumes that need the key";
     return {};
   }
 
@@ -253,7 +269,7 @@ class TangDelete final : public Command {
     }
   }
 
-  void wait_for_reports(const Session& session, const std::string& thumbprint) const {
+  void wait_for_reports(const Session& session, const nbde::EcPoint& key) const {
     constexpr std::chrono::milliseconds kStep{100};
     constexpr int kStepsPerLook = 10;
     using Clock = std::chrono::steady_clock;
@@ -261,14 +277,17 @@ class TangDelete final : public Command {
     if (!wait_limit_.empty()) {
       until = Clock::now() + std::chrono::seconds(parse_period_s(wait_limit_));
     }
-    for (bool first = true;; first = false) {
-      const std::string why = not_yet(thumbprint);
+    std::string told;
+    while (true) {
+      const std::string why = not_yet(key);
       if (why.empty()) return;
       if (session.dry_run || (until && Clock::now() >= *until)) {
-        throw Error(Code::kUnsafe, fmt::format("the key {} is not deleted: {}", thumbprint, why),
+        throw Error(Code::kUnsafe,
+                    fmt::format("the key {} is not deleted: {}", nbde::thumbprint(key), why),
                     "lukskeep rekey does what is left, and writes the report anew");
       }
-      if (first && !session.quiet) warn(fmt::format("waiting: {}", why));
+      if (why != told && !session.quiet) warn(fmt::format("waiting: {}", why));
+      told = why;
       for (int i = 0; i < kStepsPerLook; ++i) {
         session.cancel->check();
         std::this_thread::sleep_for(kStep);

@@ -18,6 +18,7 @@
 #include "keys/key_source.h"
 #include "luks/header_backup.h"
 #include "luks/luks1_gap.h"
+#include "storage/block_holders.h"
 #include "storage/location.h"
 #include "storage/memory_device.h"
 #include "storage/request.h"
@@ -164,7 +165,8 @@ std::shared_ptr<Device> open_header_device(const std::string& path, storage::Acc
   storage::OpenOptions options = open_options(access, true, false);
   // What is locked whole the kernel keeps from whoever mounts or maps it.
   std::error_code error;
-  const bool whole = !live && std::filesystem::is_block_file(path, error);
+  const bool whole = std::filesystem::is_block_file(path, error) &&
+                     (!live || storage::is_part_of_another(storage::sysfs_folder(path)));
   if (!whole) options.lock_length_bytes = kHeaderLockBytes;
   return storage::open_location(path, options);
 }

@@ -65,7 +65,7 @@ std::shared_ptr<Device> open_device(const std::string& path, storage::Access acc
 std::shared_ptr<Device> open_to_look(const std::string& path);
 // The same for who has to do with the header only: a payload that follows it in the same file is
 // not locked, so that keys can be changed while the volume is served.
-// A block device that somebody else holds, such as dm-crypt, is busy for writing unless `live`.
+// A block device that somebody else holds is busy for writing; `live`: not if that is dm-crypt.
 std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access,
                                            bool live = false);
 

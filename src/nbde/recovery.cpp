@@ -11,9 +11,7 @@
 #include "base/base64url.h"
 #include "base/limits.h"
 #include "base/parallel_for.h"
-#include "nbde/advertisement.h"
 #include "nbde/ecmr.h"
-#include "nbde/jwk.h"
 #include "nbde/jwk_text.h"
 #include "nbde/sealed_pin.h"
 #include "nbde/tang_client.h"
@@ -32,20 +30,25 @@ void collect_tang(const SealedPin& pin, std::vector<const SealedPin*>& found) {
   for (const SealedPin& share : pin.shares) collect_tang(share, found);
 }
 
-std::optional<EcPoint> signing_point(const SealedPin& pin) {
-  for (const EcKey& key : parse_key_set(pin.advertisement, "the keys of the server")) {
-    if (key.use.allows("verify", true)) return key.point;
-  }
-  return std::nullopt;
-}
-
 void add_point(const SealedPin& pin, PreparedRecovery& prepared) {
   const EcPoint client = exchange_points(pin).client;
   EcmrRequest exchange = ecmr_request(client);
-  prepared.request.points.push_back(
-      {.url = pin.url, .kid = pin.kid, .signing = signing_point(pin), .blinded = exchange.blinded});
+  RecoveryPoint point{.url = pin.url, .kid = pin.kid, .blinded = exchange.blinded};
+  // What no request could hold must not keep the others from being asked.
+  static_cast<void>(pack(RecoveryRequest{.uuid = {}, .points = {point}}));
+  prepared.request.points.push_back(std::move(point));
   prepared.state.shares.push_back(
       {.epk = thumbprint(client), .secret = std::move(exchange.secret)});
+}
+
+// The others may do.
+template <typename Call>
+void leave_out_if_wrong(const Call& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+  }
 }
 
 // The numbers of all shares, one behind the other.
@@ -121,22 +124,6 @@ class StateReader {
   std::size_t used_ = 0;
 };
 
-void verify_server(const RecoveryPoint& point, const PinContext& context, Deadline deadline) {
-  if (!point.signing) {
-    throw Error(
-        Code::kUnsafe,
-        fmt::format("nothing in the request says by which key '{}' is known", shown(point.url)),
-        "--unverified asks it all the same");
-  }
-  EcKey trusted{.point = *point.signing, .secret = {}, .use = {}};
-  trusted.use.operations = {"verify"};
-  const TangPin pin{.url = point.url,
-                    .thumbprint = thumbprint(trusted.point),
-                    .trusted_keys = {{"keys", {public_jwk(trusted)}}}};
-  const FetchedAdvertisement fetched = fetch_advertisement(pin, context, deadline);
-  if (!fetched.advertisement) throw Error(*fetched.down);
-}
-
 // The answers by the client's points that they are for.
 struct Recovered {
   struct Share {
@@ -149,10 +136,16 @@ struct Recovered {
 }  // namespace
 
 SecretBytes to_text(const RecoveryState& state) {
-  Json json = {{"type", kStateType},      {"version", 1},
-               {"volume", state.volume},  {"header", state.header},
-               {"uuid", state.uuid},      {"request", to_base64url(state.request)},
-               {"shares", Json::array()}, {kSecrets, ""}};
+  // JSON cannot hold other names: who has them names them again.
+  const bool named = is_utf8(state.volume) && is_utf8(state.header);
+  Json json = {{"type", kStateType},
+               {"version", 1},
+               {"volume", named ? state.volume : ""},
+               {"header", named ? state.header : ""},
+               {"uuid", state.uuid},
+               {"request", to_base64url(state.request)},
+               {"shares", Json::array()},
+               {kSecrets, ""}};
   for (const RecoveryShare& share : state.shares) {
     json["shares"].push_back({{"epk", share.epk}, {"crv", curve_name(share.secret.curve())}});
   }
@@ -170,15 +163,15 @@ PreparedRecovery prepare_recovery(const std::string& uuid, std::span<const Bindi
   prepared.state.uuid = uuid;
   for (const Binding& binding : bindings) {
     if (binding.orphan || !binding.jwe) continue;
-    try {
+    leave_out_if_wrong([&] {
       const SealedPin pin =
           describe(*binding.jwe, fmt::format("the binding of keyslot {}", binding.keyslot));
       std::vector<const SealedPin*> servers;
       collect_tang(pin, servers);
-      for (const SealedPin* server : servers) add_point(*server, prepared);
-    } catch (const Error& error) {
-      if (error.code() != Code::kDamaged && error.code() != Code::kUnsupported) throw;
-    }
+      for (const SealedPin* server : servers) {
+        leave_out_if_wrong([&] { add_point(*server, prepared); });
+      }
+    });
   }
   const std::size_t count = prepared.request.points.size();
   if (count == 0) {
@@ -196,8 +189,7 @@ PreparedRecovery prepare_recovery(const std::string& uuid, std::span<const Bindi
   return prepared;
 }
 
-RecoveryOutcome answer_recovery(const RecoveryRequest& request, const PinContext& context,
-                                bool verify) {
+RecoveryOutcome answer_recovery(const RecoveryRequest& request, const PinContext& context) {
   const std::size_t count = request.points.size();
   RecoveryOutcome outcome{.answer = {.request = recovery_code(request), .points = {}},
                           .problems = std::vector<std::optional<Error>>(count)};
@@ -207,7 +199,6 @@ RecoveryOutcome answer_recovery(const RecoveryRequest& request, const PinContext
   parallel_for(count, limits::kUnlockThreadsMax, [&](std::size_t i) {
     const RecoveryPoint& point = request.points[i];
     try {
-      if (verify) verify_server(point, context, deadline);
       outcome.answer.points[i] =
           ask_exchange({.url = point.url, .kid = point.kid, .blinded = point.blinded}, context,
                        deadline, cancel);

@@ -33,7 +33,7 @@ struct RecoveryShare {
 
 // What stays on site between request and answer.
 struct RecoveryState {
-  std::string volume;  // as it was named
+  std::string volume;  // as it was named; empty: its name is no UTF-8
   std::string header;  // likewise; empty: in the volume
   std::string uuid;
   RecoveryCode request{};
@@ -57,10 +57,9 @@ struct RecoveryOutcome {
   RecoveryAnswer answer;
   std::vector<std::optional<Error>> problems;  // as the request's points: why one has no answer
 };
-// Asks all servers at once. With `verify`, each must show an advertisement that is signed by all
-// its signing keys and by the one that the request names. Throws Error{kInterrupted}.
-RecoveryOutcome answer_recovery(const RecoveryRequest& request, const PinContext& context,
-                                bool verify);
+// Asks all servers at once. Whether they are the right ones shows on site: a wrong answer opens
+// nothing, and a false server sees a random point. Throws Error{kInterrupted}.
+RecoveryOutcome answer_recovery(const RecoveryRequest& request, const PinContext& context);
 
 // For PinContext::tang_key. Throws Error{kConflict} if the answer is to another request. What it
 // returns throws kNotFound for a share that was not asked for, kRemote for one without an answer.

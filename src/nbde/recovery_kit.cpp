@@ -146,11 +146,9 @@ RecoveryRequest unpack_request(ByteView bytes, std::string_view what) {
   for (std::size_t i = 0; i < count; ++i) {
     std::string url = in.text();
     std::string kid = to_base64url(in.raw(in.number()));
-    const std::optional<EcPoint> signing = in.point();
     const std::optional<EcPoint> blinded = in.point();
     if (!blinded) in.fail("has a question without a point");
-    request.points.push_back(
-        {.url = std::move(url), .kid = std::move(kid), .signing = signing, .blinded = *blinded});
+    request.points.push_back({.url = std::move(url), .kid = std::move(kid), .blinded = *blinded});
   }
   in.end();
   return request;
@@ -229,12 +227,9 @@ RecoveryRequest read_request(std::string_view text, std::string_view what) {
   const JsonReader in(text, kRequestType, what);
   RecoveryRequest request{.uuid = in.text(in.json(), "uuid"), .points = {}};
   for (const Json& one : in.points()) {
-    RecoveryPoint point{.url = in.text(one, "url"),
-                        .kid = in.text(one, "kid"),
-                        .signing = {},
-                        .blinded = in.point(one.value("point", Json()))};
-    if (one.contains("signing_key")) point.signing = in.point(one.at("signing_key"));
-    request.points.push_back(std::move(point));
+    request.points.push_back({.url = in.text(one, "url"),
+                              .kid = in.text(one, "kid"),
+                              .blinded = in.point(one.value("point", Json()))});
   }
   check(request, what);
   in.check_sum(pack(request));
@@ -289,7 +284,6 @@ Bytes pack(const RecoveryRequest& request) {
     out.text(point.url);
     out.number(kid.size());
     out.raw(kid);
-    out.point(point.signing);
     out.point(point.blinded);
   }
   return out.finish();
@@ -309,10 +303,8 @@ OrderedJson to_json(const RecoveryRequest& request) {
                       {"uuid", request.uuid},
                       {"points", OrderedJson::array()}};
   for (const RecoveryPoint& point : request.points) {
-    OrderedJson one = {{"url", point.url}, {"kid", point.kid}};
-    if (point.signing) one["signing_key"] = ordered(*point.signing);
-    one["point"] = ordered(point.blinded);
-    json["points"].push_back(std::move(one));
+    json["points"].push_back(
+        {{"url", point.url}, {"kid", point.kid}, {"point", ordered(point.blinded)}});
   }
   json["checksum"] = checksum_of(pack(request));
   return json;

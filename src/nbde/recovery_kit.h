@@ -26,8 +26,7 @@ using RecoveryCode = std::array<std::byte, 16>;
 // What one server is to be asked.
 struct RecoveryPoint {
   std::string url;
-  std::string kid;                 // thumbprint of the exchange key
-  std::optional<EcPoint> signing;  // a signing key of that server that the binding trusts
+  std::string kid;  // thumbprint of the exchange key
   EcPoint blinded;
 
   bool operator==(const RecoveryPoint&) const = default;

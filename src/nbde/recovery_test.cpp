@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/base64url.h"
+#include "base/json.h"
 #include "base/limits.h"
 #include "nbde/recovery_text.h"
 #include "nbde/test_servers.h"
@@ -38,11 +40,9 @@ RecoveryRequest small_request() {
   return {.uuid = "a-volume",
           .points = {{.url = "http://a",
                       .kid = thumbprint(EcPoint::of(EcScalar::random(Curve::kP521))),
-                      .signing = EcPoint::of(EcScalar::random(Curve::kP256)),
                       .blinded = EcPoint::of(EcScalar::random(Curve::kP384))},
                      {.url = "http://b/tang",
                       .kid = "AAAAAAAAAAAAAAAAAAAAAAAAAAA",
-                      .signing = {},
                       .blinded = EcPoint::of(EcScalar::random(Curve::kP521))}}};
 }
 
@@ -315,8 +315,8 @@ TEST(Recovery, OpensWhatOneServerSealed) {
   Site site;
   const Jwe jwe = seal(site.tang("http://a"), as_byte_view(kPassphrase), site.near);
   const PreparedRecovery prepared = prepare(jwe);
-  const RecoveryOutcome outcome = answer_recovery(
-      parse_recovery_request(to_json(prepared.request).dump(), "it"), site.near, true);
+  const RecoveryOutcome outcome =
+      answer_recovery(parse_recovery_request(to_json(prepared.request).dump(), "it"), site.near);
   EXPECT_FALSE(outcome.problems[0]);
   EXPECT_EQ(site.open(jwe, prepared, outcome.answer), kPassphrase);
 }
@@ -336,7 +336,7 @@ TEST(Recovery, OpensNestedSharesWithSomeServersAndWhatIsOnSite) {
       if (request.url.starts_with(url)) throw Error(Code::kRemote, "nobody is there");
       return site.near.send(request, limits, cancel);
     };
-    return answer_recovery(prepared.request, context, true);
+    return answer_recovery(prepared.request, context);
   };
   // The order is that of the tree, but nothing depends on it.
   for (const std::string url : {"http://a", "http://b", "http://c"}) {
@@ -357,7 +357,7 @@ TEST(Recovery, AnswersToOtherRequestsAreTold) {
   const Jwe jwe = seal(site.tang("http://a"), as_byte_view(kPassphrase), site.near);
   const PreparedRecovery prepared = prepare(jwe);
   const PreparedRecovery earlier = prepare(jwe);
-  const RecoveryAnswer answer = answer_recovery(earlier.request, site.near, true).answer;
+  const RecoveryAnswer answer = answer_recovery(earlier.request, site.near).answer;
   const auto error = error_of([&] { site.open(jwe, prepared, answer); });
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code(), Code::kConflict);
@@ -390,29 +390,36 @@ TEST(Recovery, ABindingThatChangedSinceIsTold) {
   const PinPolicy policy = site.tang("http://a");
   const Jwe jwe = seal(policy, as_byte_view(kPassphrase), site.near);
   const PreparedRecovery prepared = prepare(jwe);
-  const RecoveryAnswer answer = answer_recovery(prepared.request, site.near, true).answer;
+  const RecoveryAnswer answer = answer_recovery(prepared.request, site.near).answer;
   const Jwe changed = seal(policy, as_byte_view(kPassphrase), site.near);
   const auto error = error_of([&] { site.open(changed, prepared, answer); });
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code(), Code::kNotFound);
 }
 
-TEST(Recovery, ServersAreVerifiedBeforeTheyAreAsked) {
+TEST(Recovery, OneBindingThatNoRequestCanHoldKeepsNoOtherOut) {
   Site site;
-  const Jwe jwe = seal(site.tang("http://a"), as_byte_view(kPassphrase), site.near);
-  const PreparedRecovery prepared = prepare(jwe);
-  // Another server under that name, with the same exchange key even.
-  RecoveryRequest request = prepared.request;
-  request.points[0].signing = generate_signing_key().point;
-  RecoveryOutcome outcome = answer_recovery(request, site.near, true);
-  ASSERT_TRUE(outcome.problems[0]);
-  EXPECT_EQ(outcome.problems[0]->code(), Code::kUnsafe);
-  EXPECT_FALSE(outcome.answer.points[0]);
-  request.points[0].signing.reset();
-  outcome = answer_recovery(request, site.near, true);
-  ASSERT_TRUE(outcome.problems[0]);
-  EXPECT_EQ(outcome.problems[0]->code(), Code::kUnsafe);
-  EXPECT_FALSE(answer_recovery(request, site.near, false).problems[0]);
+  const Jwe good = seal(site.tang("http://a"), as_byte_view(kPassphrase), site.near);
+  Jwe odd = seal(site.tang("http://b"), as_byte_view(kPassphrase), site.near);
+  Json header = jwe_header(odd, "it");
+  header["clevis"]["tang"]["url"] = "file:///etc/passwd";
+  odd.protected_header = to_base64url(as_byte_view(header.dump()));
+  const std::vector<Binding> bindings = {{.keyslot = 1, .jwe = odd}, {.keyslot = 2, .jwe = good}};
+  const PreparedRecovery prepared = prepare_recovery("uuid", bindings);
+  ASSERT_EQ(prepared.request.points.size(), 1U);
+  EXPECT_EQ(prepared.request.points[0].url, "http://a");
+  EXPECT_EQ(prepared.state.shares.size(), 1U);
+}
+
+TEST(RecoveryState, LeavesOutNamesThatAreNoText) {
+  Site site;
+  RecoveryState state =
+      std::move(prepare(seal(site.tang("http://a"), as_byte_view(kPassphrase), site.near)).state);
+  state.volume = "/dev/\xff";
+  state.header = "header";
+  const RecoveryState read = parse_recovery_state(to_text(state).span(), "it");
+  EXPECT_TRUE(read.volume.empty() && read.header.empty());
+  EXPECT_EQ(read.shares.size(), 1U);
 }
 
 TEST(Recovery, AServerThatMisbehavesHoldsNothingUp) {
@@ -424,7 +431,7 @@ TEST(Recovery, AServerThatMisbehavesHoldsNothingUp) {
                          as_byte_view(kPassphrase), site.near);
     const PreparedRecovery prepared = prepare(jwe);
     server.mood = mood;
-    const RecoveryOutcome outcome = answer_recovery(prepared.request, site.near, true);
+    const RecoveryOutcome outcome = answer_recovery(prepared.request, site.near);
     EXPECT_TRUE(outcome.problems[0]);
     EXPECT_FALSE(outcome.answer.points[0]);
   }

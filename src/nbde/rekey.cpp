@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include <fcntl.h>
@@ -24,15 +26,36 @@ constexpr const char* kJournalType = "lukskeep-rekey-journal";
 constexpr const char* kReportType = "lukskeep-rekey-report";
 constexpr std::uint64_t kKeyslotMax = 31;  // LUKS2
 
-template <typename Visit>
-void each_tang(const SealedPin& pin, const Visit& visit) {
-  if (pin.problem || pin.state == ShareState::kPending) return;
-  if (pin.pin == "tang") {
+// A key that a tang depends on. One that is pending has no more than its thumbprint.
+struct Needed {
+  std::optional<EcPoint> point;
+  std::string name;  // thumbprint
+  bool signs = false;
+
+  bool is(std::string_view key) const { return point ? has_thumbprint(*point, key) : name == key; }
+  bool is_among(std::span<const std::string> keys) const {
+    return std::ranges::any_of(keys, [this](const auto& key) { return is(key); });
+  }
+};
+
+void collect_needed(const SealedPin& pin, std::vector<Needed>& needed) {
+  if (pin.problem) return;
+  if (pin.pin == "tang" && pin.state == ShareState::kPending) {
+    needed.push_back({.point = {}, .name = pin.thumbprint, .signs = true});
+  } else if (pin.pin == "tang") {
     for (const EcKey& key : parse_key_set(pin.advertisement, "the keys of the server")) {
-      if (has_thumbprint(key.point, pin.kid) || key.use.allows("verify", true)) visit(key.point);
+      const bool signs = key.use.allows("verify", true);
+      if (!signs && !has_thumbprint(key.point, pin.kid)) continue;
+      needed.push_back({.point = key.point, .name = thumbprint(key.point), .signs = signs});
     }
   }
-  for (const SealedPin& share : pin.shares) each_tang(share, visit);
+  for (const SealedPin& share : pin.shares) collect_needed(share, needed);
+}
+
+std::vector<Needed> needed_by(const SealedPin& pin) {
+  std::vector<Needed> needed;
+  collect_needed(pin, needed);
+  return needed;
 }
 
 std::string digest_of(const Jwe& jwe) {
@@ -73,30 +96,55 @@ std::string read_all(int fd, const std::string& name) {
   return text;
 }
 
+// So that a journal that was just made is there after a power cut.
+void flush_folder_of(const std::string& path, const std::string& name) {
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  const int fd = open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail_errno(name, "keep");
+  // Some file systems have no such notion (EINVAL).
+  const bool failed = fsync(fd) != 0 && errno != EINVAL;
+  const int number = errno;
+  close(fd);
+  errno = number;
+  if (failed) fail_errno(name, "keep");
+}
+
 }  // namespace
 
 std::set<std::string> keys_of(const SealedPin& pin) {
   std::set<std::string> keys;
-  each_tang(pin, [&](const EcPoint& point) { keys.insert(thumbprint(point)); });
+  for (const Needed& key : needed_by(pin)) {
+    if (!key.name.empty()) keys.insert(key.name);
+  }
   return keys;
 }
 
 bool depends_on(const SealedPin& pin, std::span<const std::string> keys) {
-  bool found = false;
-  each_tang(pin, [&](const EcPoint& point) {
-    found = found || keys.empty() ||
-            std::ranges::any_of(keys, [&](const auto& key) { return has_thumbprint(point, key); });
-  });
-  return found;
+  return std::ranges::any_of(needed_by(pin),
+                             [&](const Needed& key) { return keys.empty() || key.is_among(keys); });
 }
 
-RekeyJournal::RekeyJournal(const std::string& path, std::span<const std::string> keys)
-    : name_(printable(path, 256)) {
+bool trusts(const SealedPin& pin, std::span<const std::string> keys) {
+  return std::ranges::any_of(needed_by(pin),
+                             [&](const Needed& key) { return key.signs && key.is_among(keys); });
+}
+
+std::set<std::string> unexpected_keys(const SealedPin& before, const SealedPin& after,
+                                      std::span<const std::string> expected) {
+  const std::set<std::string> known = keys_of(before);
+  std::set<std::string> unexpected;
+  for (const Needed& key : needed_by(after)) {
+    if (!known.contains(key.name) && !key.is_among(expected)) unexpected.insert(key.name);
+  }
+  return unexpected;
+}
+
+RekeyJournal::RekeyJournal(const std::string& path) : name_(printable(path, 256)) {
   fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
   if (fd_ < 0) fail_errno(name_, "open");
   try {
     if (flock(fd_, LOCK_EX | LOCK_NB) != 0) fail(Code::kBusy, name_, "is in use by another run");
-    load(keys);
+    load(path);
   } catch (...) {
     close(fd_);
     throw;
@@ -105,10 +153,9 @@ RekeyJournal::RekeyJournal(const std::string& path, std::span<const std::string>
 
 RekeyJournal::~RekeyJournal() { close(fd_); }
 
-void RekeyJournal::load(std::span<const std::string> keys) {
+void RekeyJournal::load(const std::string& path) {
   const std::string text = read_all(fd_, name_);
-  const Json sorted = std::set<std::string>(keys.begin(), keys.end());
-  const std::string head = Json{{"type", kJournalType}, {"version", 1}, {"keys", sorted}}.dump();
+  const std::string head = Json{{"type", kJournalType}, {"version", 1}}.dump();
   // A line without its end is one that was cut; a file that is none of ours stays as it is.
   const std::size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
   if (whole == 0 && !head.starts_with(text)) {
@@ -125,7 +172,7 @@ void RekeyJournal::load(std::span<const std::string> keys) {
       fail(Code::kInvalidArgument, name_, fmt::format("is damaged: {}", error.message()));
     }
     if (line == 1) {
-      check_head(json, sorted);
+      check_head(json);
     } else {
       load_line(json, line);
     }
@@ -133,16 +180,15 @@ void RekeyJournal::load(std::span<const std::string> keys) {
   if (whole != text.size() && ftruncate(fd_, static_cast<off_t>(whole)) != 0) {
     fail_errno(name_, "write");
   }
-  if (whole == 0) append(head);
+  if (whole != 0) return;
+  append(head);
+  flush_folder_of(path, name_);
 }
 
-void RekeyJournal::check_head(const Json& json, const Json& keys) const {
+void RekeyJournal::check_head(const Json& json) const {
   if (!json.is_object() || json.value("type", Json()) != kJournalType ||
       json.value("version", Json()) != 1) {
     fail(Code::kInvalidArgument, name_, "is no journal of a rekeying");
-  }
-  if (json.value("keys", Json()) != keys) {
-    fail(Code::kInvalidArgument, name_, "is of a rekeying that has other keys");
   }
 }
 
@@ -161,15 +207,28 @@ void RekeyJournal::load_line(const Json& json, std::size_t line) {
 }
 
 void RekeyJournal::append(const std::string& line) {
-  std::string text = line + "\n";
+  struct stat before{};
+  if (fstat(fd_, &before) != 0) fail_errno(name_, "write");
+  const std::string text = line + "\n";
   std::string_view rest = text;
   while (!rest.empty()) {
     const ssize_t wrote = write(fd_, rest.data(), rest.size());
     if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) fail_errno(name_, "write");
+    if (wrote < 0) break;
     rest.remove_prefix(static_cast<std::size_t>(wrote));
   }
-  if (fdatasync(fd_) != 0) fail_errno(name_, "write");
+  if (rest.empty() && fdatasync(fd_) == 0) return;
+  const int number = errno;
+  // Behind half a line the next one would be damage.
+  static_cast<void>(!ftruncate(fd_, before.st_size));
+  errno = number;
+  fail_errno(name_, "write");
+}
+
+void RekeyJournal::finish() {
+  const std::lock_guard lock(mutex_);
+  if (ftruncate(fd_, 0) != 0 || fdatasync(fd_) != 0) fail_errno(name_, "empty");
+  done_.clear();
 }
 
 bool RekeyJournal::is_done(std::string_view uuid, int keyslot, const Jwe& jwe) const {
@@ -229,15 +288,22 @@ RekeyVerdict parse_rekey_report(std::string_view text, std::string_view what) {
   const Json left = json.value("left", Json());
   const Json volumes = json.value("volumes", Json());
   const Json in_use = json.value("in_use", Json());
-  if (!left.is_number_unsigned() || !volumes.is_array() || !in_use.is_array()) {
+  const Json keys = json.value("keys", Json());
+  if (!left.is_number_unsigned() || !volumes.is_array() || !in_use.is_array() || !keys.is_array()) {
     fail_report("does not say what is left");
   }
-  RekeyVerdict verdict{.volumes = volumes.size(), .left = left.get<std::size_t>(), .in_use = {}};
-  for (const Json& key : in_use) {
-    if (!key.is_string()) fail_report("names keys that are none");
-    verdict.in_use.insert(key.get<std::string>());
-  }
-  return verdict;
+  const auto texts = [&](const Json& list) {
+    std::set<std::string> result;
+    for (const Json& key : list) {
+      if (!key.is_string()) fail_report("names keys that are none");
+      result.insert(key.get<std::string>());
+    }
+    return result;
+  };
+  return {.volumes = volumes.size(),
+          .left = left.get<std::size_t>(),
+          .in_use = texts(in_use),
+          .keys = texts(keys)};
 }
 
 }  // namespace lukskeep::nbde

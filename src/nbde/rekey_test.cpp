@@ -1,10 +1,13 @@
 #include "nbde/rekey.h"
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
 #include <thread>
+
+#include <sys/resource.h>
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -77,18 +80,100 @@ TEST(RekeyKeys, AreThoseThatAPinDependsOn) {
   EXPECT_TRUE(keys_of(none).empty());
 }
 
+// What is added when the server is there again is taken from whoever the old key vouches for.
+TEST(RekeyKeys, OfAPendingShareAreTheOneThatItTrusts) {
+  TestNetwork network;
+  const TestServer& a = network.add("http://a");
+  TestServer& b = network.add("http://b");
+  b.mood = testing::Mood::kDown;
+  PinContext context;
+  context.send = network.send();
+  context.allow_pending = true;
+  const PinPolicy policy{
+      SssPin{.threshold = 1,
+             .pins = {{TangPin{.url = "http://a", .thumbprint = a.thumbprint()}},
+                      {TangPin{.url = "http://b", .thumbprint = b.thumbprint()}}}}};
+  const SealedPin pin = describe(seal(policy, as_byte_view("x"), context), "it");
+  EXPECT_TRUE(keys_of(pin).contains(b.thumbprint()));
+  const std::vector<std::string> key = {b.thumbprint()};
+  EXPECT_TRUE(depends_on(pin, key));
+  EXPECT_TRUE(trusts(pin, key));
+}
+
+TEST(RekeyKeys, ThatNobodyExpectsAreFound) {
+  TestNetwork network;
+  const TestServer& a = network.add("http://a");
+  const TestServer& b = network.add("http://b");
+  PinContext context;
+  context.send = network.send();
+  const auto sealed = [&](const TestServer& server, const char* url) {
+    const PinPolicy policy{TangPin{.url = url, .thumbprint = server.thumbprint()}};
+    return describe(seal(policy, as_byte_view("x"), context), "it");
+  };
+  const SealedPin before = sealed(a, "http://a");
+  const SealedPin after = sealed(b, "http://b");
+  const std::string exchange = thumbprint(b.exchange.point);
+  const auto unexpected = [&](std::vector<std::string> expected) {
+    return unexpected_keys(before, after, expected);
+  };
+  EXPECT_EQ(unexpected({}), (std::set<std::string>{b.thumbprint(), exchange}));
+  EXPECT_EQ(unexpected({b.thumbprint()}), (std::set<std::string>{exchange}));
+  EXPECT_TRUE(
+      unexpected({b.thumbprint(), thumbprint(b.exchange.point, ThumbprintHash::kS1)}).empty());
+  EXPECT_TRUE(unexpected_keys(before, sealed(a, "http://a"), {}).empty());
+  const auto trusts_one = [&](std::vector<std::string> keys) { return trusts(before, keys); };
+  EXPECT_TRUE(trusts_one({a.thumbprint()}));
+  EXPECT_FALSE(trusts_one({thumbprint(a.exchange.point), b.thumbprint()}));
+}
+
+TEST(RekeyJournal, ForgetsWhatIsFinished) {
+  const Folder folder;
+  const Jwe jwe = some_jwe();
+  {
+    RekeyJournal journal(folder.journal());
+    journal.note(kUuid, 1, jwe);
+    journal.finish();
+    EXPECT_FALSE(journal.is_done(kUuid, 1, jwe));
+  }
+  RekeyJournal journal(folder.journal());
+  EXPECT_FALSE(journal.is_done(kUuid, 1, jwe));
+  journal.note(kUuid, 1, jwe);
+  EXPECT_TRUE(journal.is_done(kUuid, 1, jwe));
+}
+
+// A disk that is full: the limit on the size of files stands for it.
+TEST(RekeyJournal, IsAsBeforeAfterANoteThatFailed) {
+  const Folder folder;
+  const Jwe jwe = some_jwe();
+  RekeyJournal journal(folder.journal());
+  journal.note(kUuid, 1, jwe);
+  const std::string before = folder.text();
+  struct rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  struct rlimit full = limit;
+  full.rlim_cur = before.size() + 10;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+  const auto error = error_of([&] { journal.note(kUuid, 2, jwe); });
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  std::signal(SIGXFSZ, old_handler);
+  ASSERT_TRUE(error);
+  EXPECT_EQ(folder.text(), before);
+  EXPECT_FALSE(journal.is_done(kUuid, 2, jwe));
+  journal.note(kUuid, 3, jwe);
+  EXPECT_TRUE(folder.text().starts_with(before));
+}
+
 TEST(RekeyJournal, RemembersWhatIsDone) {
   const Folder folder;
   const Jwe jwe = some_jwe();
-  const std::vector<std::string> keys = {"a", "b"};
   {
-    RekeyJournal journal(folder.journal(), keys);
+    RekeyJournal journal(folder.journal());
     EXPECT_FALSE(journal.is_done(kUuid, 1, jwe));
     journal.note(kUuid, 1, jwe);
     EXPECT_TRUE(journal.is_done(kUuid, 1, jwe));
   }
-  const std::vector<std::string> same = {"b", "a"};
-  const RekeyJournal journal(folder.journal(), same);
+  const RekeyJournal journal(folder.journal());
   EXPECT_TRUE(journal.is_done(kUuid, 1, jwe));
   EXPECT_FALSE(journal.is_done(kUuid, 2, jwe));
   EXPECT_FALSE(journal.is_done("another", 1, jwe));
@@ -104,7 +189,7 @@ TEST(RekeyJournal, GoesOnWhereItWasCut) {
   std::size_t one_line = 0;
   {
     const Folder folder;
-    RekeyJournal journal(folder.journal(), {});
+    RekeyJournal journal(folder.journal());
     journal.note(kUuid, 0, first);
     one_line = folder.text().size();
     journal.note(kUuid, 1, second);
@@ -114,23 +199,23 @@ TEST(RekeyJournal, GoesOnWhereItWasCut) {
     const Folder folder;
     folder.write(whole.substr(0, size));
     {
-      RekeyJournal journal(folder.journal(), {});
+      RekeyJournal journal(folder.journal());
       EXPECT_TRUE(journal.is_done(kUuid, 0, first)) << size;
       EXPECT_EQ(journal.is_done(kUuid, 1, second), size == whole.size()) << size;
       journal.note(kUuid, 1, second);
     }
-    EXPECT_TRUE(RekeyJournal(folder.journal(), {}).is_done(kUuid, 1, second)) << size;
+    EXPECT_TRUE(RekeyJournal(folder.journal()).is_done(kUuid, 1, second)) << size;
   }
   // Also before the first line was whole.
   const Folder folder;
   folder.write(whole.substr(0, 10));
-  EXPECT_FALSE(RekeyJournal(folder.journal(), {}).is_done(kUuid, 0, first));
+  EXPECT_FALSE(RekeyJournal(folder.journal()).is_done(kUuid, 0, first));
 }
 
 TEST(RekeyJournal, HasOneWriterAtATime) {
   const Folder folder;
-  const RekeyJournal journal(folder.journal(), {});
-  const auto error = error_of([&] { const RekeyJournal other(folder.journal(), {}); });
+  const RekeyJournal journal(folder.journal());
+  const auto error = error_of([&] { const RekeyJournal other(folder.journal()); });
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code(), Code::kBusy);
 }
@@ -139,19 +224,18 @@ TEST(RekeyJournal, TakesNotesFromManyThreads) {
   const Folder folder;
   const Jwe jwe = some_jwe();
   {
-    RekeyJournal journal(folder.journal(), {});
+    RekeyJournal journal(folder.journal());
     std::vector<std::jthread> threads;
     for (int i = 0; i < 8; ++i) {
       threads.emplace_back([&journal, &jwe, i] { journal.note(fmt::format("u{}", i), i, jwe); });
     }
   }
-  const RekeyJournal journal(folder.journal(), {});
+  const RekeyJournal journal(folder.journal());
   for (int i = 0; i < 8; ++i) EXPECT_TRUE(journal.is_done(fmt::format("u{}", i), i, jwe));
 }
 
 TEST(RekeyJournal, WhatIsNoneIsRefusedAndLeftAlone) {
-  const std::vector<std::string> keys = {"a"};
-  const std::string head = R"({"keys":["a"],"type":"lukskeep-rekey-journal","version":1})"
+  const std::string head = R"({"type":"lukskeep-rekey-journal","version":1})"
                            "\n";
   const struct {
     std::string text;
@@ -161,10 +245,7 @@ TEST(RekeyJournal, WhatIsNoneIsRefusedAndLeftAlone) {
       {"no end of line", "no journal"},
       {"{}\n{\"keyslot\":", "no journal"},
       {"{}\n", "no journal"},
-      {R"({"keys":["b"],"type":"lukskeep-rekey-journal","version":1})"
-       "\n",
-       "other keys"},
-      {R"({"keys":["a"],"type":"lukskeep-rekey-journal","version":2})"
+      {R"({"type":"lukskeep-rekey-journal","version":2})"
        "\n",
        "no journal"},
       {head + "[]\n", "line 2"},
@@ -176,15 +257,15 @@ TEST(RekeyJournal, WhatIsNoneIsRefusedAndLeftAlone) {
   for (const auto& each : cases) {
     const Folder folder;
     folder.write(each.text);
-    const auto error = error_of([&] { const RekeyJournal journal(folder.journal(), keys); });
+    const auto error = error_of([&] { const RekeyJournal journal(folder.journal()); });
     ASSERT_TRUE(error) << each.text;
     EXPECT_EQ(error->code(), Code::kInvalidArgument);
     EXPECT_THAT(error->message(), HasSubstr(each.part));
     EXPECT_EQ(folder.text(), each.text);
   }
   const Folder folder;
-  EXPECT_TRUE(error_of([&] { const RekeyJournal journal(folder.path, keys); }));
-  EXPECT_TRUE(error_of([&] { const RekeyJournal journal(folder.path / "a" / "b", keys); }));
+  EXPECT_TRUE(error_of([&] { const RekeyJournal journal(folder.path); }));
+  EXPECT_TRUE(error_of([&] { const RekeyJournal journal(folder.path / "a" / "b"); }));
 }
 
 TEST(RekeyReport, SaysWhatIsLeftAndWhatIsInUse) {
@@ -205,6 +286,7 @@ TEST(RekeyReport, SaysWhatIsLeftAndWhatIsInUse) {
   EXPECT_EQ(verdict.volumes, 3U);
   EXPECT_EQ(verdict.left, 1U);
   EXPECT_EQ(verdict.in_use, (std::set<std::string>{"new", "other"}));
+  EXPECT_EQ(verdict.keys, (std::set<std::string>{"old"}));
   volumes.pop_back();
   EXPECT_EQ(parse_rekey_report(rekey_report(keys, volumes).dump(), "it").left, 0U);
 }
@@ -219,7 +301,8 @@ TEST(RekeyReport, WhatIsNoneIsRefused) {
   for (const std::string& bad :
        {std::string("{"), std::string("[]"), std::string("{}"), changed("type", "x"),
         changed("version", 2), changed("left", -1), changed("left", "0"), changed("volumes", 3),
-        changed("in_use", Json()), changed("in_use", {1})}) {
+        changed("in_use", Json()), changed("in_use", {1}), changed("keys", Json()),
+        changed("keys", {1})}) {
     const auto error = error_of([&] { parse_rekey_report(bad, "it"); });
     ASSERT_TRUE(error) << bad;
     EXPECT_EQ(error->code(), Code::kInvalidArgument);

@@ -298,9 +298,9 @@ std::unique_ptr<Device> open_file(const std::string& path, const FileOptions& op
   if (stat(path.c_str(), &status) != 0) throw_errno(errno, fmt::format("cannot open '{}'", name));
   refuse_kind(status.st_mode, name);
   int flags = (writing ? O_RDWR : O_RDONLY) | O_NONBLOCK;
-  // Whoever locks a part of a device knows what else is on it; the kernel's lock is of the whole.
-  const bool whole = options.lock_from_bytes == 0 && options.lock_length_bytes == 0;
-  const bool exclusive = S_ISBLK(status.st_mode) && whole;
+  // Whoever locks no more than a header knows what else is on it; the kernel's lock is of the
+  // whole.
+  const bool exclusive = S_ISBLK(status.st_mode) && options.lock_length_bytes == 0;
   if (writing && options.lock && exclusive) flags |= O_EXCL;
   UniqueFd fd = open_retrying(AT_FDCWD, path, flags);
   if (!fd.valid()) {

@@ -46,7 +46,7 @@ def test_a_request_has_what_is_needed_and_nothing_else(bound):
     result = request(bound, "--json").json
     assert result["code"] and result["uuid"]
     point, = result["request"]["points"]
-    assert set(point) == {"url", "kid", "signing_key", "point"}
+    assert set(point) == {"url", "kid", "point"}
     assert "d" not in point["point"]
     state = bound / "state"
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
@@ -83,6 +83,30 @@ def test_a_state_is_never_overwritten_and_dry_runs_write_nothing(bound):
     before = (bound / "state").read_bytes()
     fails(5, "recover", "request", "v", "--state", "state", cwd=bound)
     assert (bound / "state").read_bytes() == before
+
+
+def test_the_claim_of_a_request_is_shown_as_one(bound):
+    request(bound, "--out", "request")
+    text = ok("recover", "answer", "request", "--yes", "--dry-run", cwd=bound).text
+    assert "says that it is" in text and "http://127.0.0.1" in text
+
+
+@pytest.mark.parametrize("option", ["--out", "--svg"])
+def test_the_state_has_a_place_of_its_own(bound, option):
+    fails(1, "recover", "request", "v", "--state", "s", option, "./s", cwd=bound)
+    assert not (bound / "s").exists()
+
+
+def test_no_state_stays_of_a_request_that_could_not_be_given(bound):
+    fails(1, "recover", "request", "v", "--state", "s", "--out", "nowhere/request", cwd=bound)
+    assert not (bound / "s").exists()
+
+
+def test_a_volume_whose_name_is_no_text_is_named_again(bound):
+    name = os.fsdecode(b"\xff")
+    os.rename(bound / "v", bound / name)
+    ok("recover", "request", name, "--state", "s", "--out", "request", cwd=bound)
+    assert json.loads((bound / "s").read_text())["volume"] == ""
 
 
 def test_servers_that_are_gone_are_named(bound):

@@ -34,8 +34,15 @@ def rekey(place, *arguments, check=0, **more):
     (["--list", "missing", "--tang-key", KEY], "missing"),
     (["--directory", "missing", "--tang-key", KEY], "missing"),
     (["a", "--journal", "plain"], "journal"),
+    (["a", "--journal", "j", "--report", "./j"], "same file"),
+    (["a", "--journal", "j", "--tang-key", KEY], "no use"),
+    (["a", "--tang-key", KEY, "--new-key", "nothing"], "thumbprint"),
+    (["--directory", "empty", "--tang-key", KEY], "no volumes"),
+    (["--list", "empty/../none", "--tang-key", KEY], "no volumes"),
 ])
 def test_what_makes_no_sense_is_refused(volumes, arguments, part):
+    (volumes / "empty").mkdir()
+    (volumes / "none").write_text("# nothing\n")
     before = {name: (volumes / name).read_bytes() for name in ("a", "b", "plain")}
     result = fails(1, "rekey", *arguments, cwd=volumes)
     assert part in result.err
@@ -71,9 +78,32 @@ def test_what_cannot_be_read_is_left_and_reported(volumes):
     assert "plain: LEFT: " in text and "1 left" in text
 
 
+def test_a_folder_with_a_volume_that_cannot_be_read_is_left(volumes):
+    (volumes / "fleet").mkdir()
+    whole = (volumes / "a").read_bytes()
+    # The metadata of both copies.
+    (volumes / "fleet" / "v").write_bytes(
+        whole[:4096] + bytes(12288) + whole[16384:20480] + bytes(12288) + whole[32768:])
+    result = rekey(volumes, "--directory", "fleet", "--report", "report", check=1)
+    assert not result["good"] and result["left"] == 1
+    row, = result["volumes"]
+    assert row["volume"] == "fleet" and "could not be read" in row["left"][0]["message"]
+
+
+def test_the_report_of_an_earlier_run_does_not_speak_for_this_one(volumes):
+    (volumes / "report").write_text("{}")
+    rekey(volumes, "a", "--report", "report", "--dry-run")
+    assert (volumes / "report").read_text() == "{}"
+    fails(1, "rekey", "a", "--report", "report", "--journal", "plain", cwd=volumes)
+    assert not (volumes / "report").exists()
+    rekey(volumes, "a", "--report", "report")
+    assert json.loads((volumes / "report").read_text())["good"]
+
+
 def test_the_report_is_not_written_by_a_dry_run(volumes):
-    result = rekey(volumes, "a", "--report", "report", "--journal", "journal", "--dry-run")
+    result = rekey(volumes, "a", "--report", "report", "--dry-run")
     assert result["dry_run"]
+    ok("rekey", "a", "--journal", "journal", "--dry-run", cwd=volumes)
     assert not (volumes / "report").exists() and not (volumes / "journal").exists()
 
 
@@ -94,12 +124,16 @@ def hidden(volumes):
     (None, "is not there"),
     ({"left": 1, "in_use": []}, "are left"),
     ({"left": 0, "in_use": ["KEY"]}, "need the key"),
+    ({"left": 0, "in_use": [], "volumes": []}, "of no volume"),
+    ({"left": 0, "in_use": [], "keys": ["A" * 43]}, "of other keys"),
+    ({"left": 0}, "what is left"),
 ])
 def test_a_key_waits_for_its_report(volumes, hidden, report, part):
     if report is not None:
         report = json.loads(json.dumps(report).replace("KEY", hidden))
         (volumes / "report").write_text(json.dumps(
-            {"type": "lukskeep-rekey-report", "version": 1, "volumes": [], **report}))
+            {"type": "lukskeep-rekey-report", "version": 1, "keys": [], "volumes": [{}],
+             **report}))
     result = fails(6, *delete(volumes, hidden, "--wait-for", "report", "--wait-limit", "0"),
                    cwd=volumes)
     assert part in result.err
@@ -109,15 +143,20 @@ def test_a_key_waits_for_its_report(volumes, hidden, report, part):
 
 
 def test_a_key_goes_when_all_reports_allow_it(volumes, hidden):
-    rekey(volumes, "a", "b", "--report", "one")
-    rekey(volumes, "plain", "--report", "two", check=1)
+    def rekey(*arguments, check=0):
+        run("rekey", *arguments, f"--tang-key={hidden}", check=check, cwd=volumes)
+
+    rekey("a", "b", "--report", "one")
+    rekey("plain", "--report", "two", check=1)
     both = ["--wait-for", "one", "--wait-for", "two", "--wait-limit", "0"]
     assert "'two'" in fails(6, *delete(volumes, hidden, *both), cwd=volumes).err
-    rekey(volumes, "a", "--report", "two")
+    rekey("a", "--report", "two")
     ok(*delete(volumes, hidden, *both), cwd=volumes)
     assert not list((volumes / "db").glob(f".{hidden}.jwk"))
 
 
-def test_a_report_that_is_none_ends_the_waiting(volumes, hidden):
-    (volumes / "report").write_text("{}")
-    fails(1, *delete(volumes, hidden, "--wait-for", "report"), cwd=volumes)
+# It may just be being copied.
+@pytest.mark.parametrize("text", ["{}", "", '{"type": "lukskeep-rek'])
+def test_a_report_that_is_not_whole_is_waited_for(volumes, hidden, text):
+    (volumes / "report").write_text(text)
+    fails(6, *delete(volumes, hidden, "--wait-for", "report", "--wait-limit", "0"), cwd=volumes)
