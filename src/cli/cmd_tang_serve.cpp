@@ -117,6 +117,7 @@ class TangServe final : public Command {
                                  .endpoint = endpoint_,
                                  .access_file = access_,
                                  .usage_file = usage_.chosen(keys_),
+                                 .usage_required = usage_.file.has_value(),
                                  .access_log = access_log_,
                                  .rate_per_second = rate_.value_or(0),
                                  .warn = [](const std::string& text) { warn(text); }});

@@ -2,7 +2,6 @@
 #include "cli/compat_clevis.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -39,13 +38,14 @@ void add_thresholds(Json& json, std::size_t depth = 0) {
   for (Json& member : json) add_thresholds(member, depth + 1);
 }
 
-// One question at a time, whichever thread has it.
+// One question at a time, whichever thread has it: servers are asked at once, and the first that
+// answers is the first that is asked about.
 nbde::TrustQuestion terminal_question(const CancelToken& cancel) {
   return [&cancel, lock = std::make_shared<std::mutex>()](
              std::string_view url, const std::vector<std::string>& thumbprints) {
     const std::scoped_lock guard(*lock);
-    say(fmt::format("The advertisement contains the following signing keys:\n\n{}\n",
-                    fmt::join(thumbprints, "\n")));
+    say(fmt::format("{}\nThe advertisement contains the following signing keys:\n\n{}\n",
+                    printable(url, 128), fmt::join(thumbprints, "\n")));
     return terminal_yes("Do you wish to trust these keys? [ynYN] ",
                         fmt::format("give the thumbprint of a key of '{}' that is trusted "
                                     "(\"thp\"), a saved advertisement (\"adv\"), or -y",
@@ -76,11 +76,6 @@ void check_pin(const std::string& name, const nbde::Jwe& jwe) {
 
 nbde::PinContext compat_context(const Session& session, Trust trust) {
   nbde::PinContext context = PinContextArgs().context(session);
-  // As curl, which is what Clevis asks servers with.
-  for (const char* name : {"CURL_CA_BUNDLE", "SSL_CERT_FILE"}) {
-    const char* file = std::getenv(name);
-    if (file != nullptr && context.ca_file.empty()) context.ca_file = file;
-  }
   context.trust_on_first_use = trust == Trust::kTake;
   if (trust == Trust::kAsk) context.ask_trust = terminal_question(*session.cancel);
   return context;

@@ -114,7 +114,14 @@ void regenerate(const CompatCall& call, luks::HeaderFile& file, int slot) {
 std::optional<PinConfig> listed(const luks::HeaderFile& file, const std::string& slot_text,
                                 int& slot) {
   slot = parse_slot(slot_text, slots_of(file)).value_or(-1);
-  const auto binding = has_records(file) ? binding_of_slot(file, slot) : std::nullopt;
+  if (slot < 0 || !has_records(file)) return std::nullopt;
+  std::optional<nbde::Binding> binding = binding_of_slot(file, slot);
+  if (!binding) {
+    // One that was cut when the old keyslot had gone: what is to take its place has its policy.
+    for (nbde::Binding& one : nbde::list_bindings(file)) {
+      if (one.replaces == slot && !one.orphan) binding = std::move(one);
+    }
+  }
   if (!binding || !binding->jwe) return std::nullopt;
   return clevis_config(nbde::describe(*binding->jwe, "the binding"));
 }
@@ -147,8 +154,6 @@ int regen(const CompatCall& call, const ShortOptions& options, const Session& se
 }
 
 // ---- edit ---------------------------------------------------------------------------------------
-
-constexpr std::string_view kEditUsage = "clevis luks edit [-f] -d DEV -s SLOT [-c CONFIG]";
 
 // A file that goes with this object.
 class TemporaryFile {
@@ -302,42 +307,39 @@ int edit(const CompatCall& call, const ShortOptions& options, const Session& ses
   return 0;
 }
 
+using Change = int (*)(const CompatCall&, const ShortOptions&, const Session&);
+
+// With a device and a slot given, `change` under the name of the program, with the archive.
+int change_slot(const CompatCall& call, const ShortOptions& options, std::string_view text,
+                int usage_status, const std::string& name, Change change) {
+  if (options.wrong) return compat_usage(text, usage_status);
+  if (options.value('d').empty()) return compat_missing("a device", text, usage_status);
+  if (options.value('s').empty()) return compat_missing("a slot", text, usage_status);
+  int status = kCompatFailure;
+  run_archiving(name, call.session,
+                [&](const Session& session) { status = change(call, options, session); });
+  return status;
+}
+
 }  // namespace
 
 int compat_luks_unbind(const CompatCall& call) {
-  constexpr std::string_view text = "clevis luks unbind -d DEV -s SLT [-f]";
-  const ShortOptions options = parse_short_options(call.arguments, "d:s:f");
-  if (options.wrong) return compat_usage(text, kUnbindUsage);
-  if (options.value('d').empty()) return compat_missing("a device", text, kUnbindUsage);
-  if (options.value('s').empty()) return compat_missing("a slot", text, kUnbindUsage);
-  int status = kCompatFailure;
-  run_archiving("clevis luks unbind", call.session,
-                [&](const Session& session) { status = unbind(call, options, session); });
-  return status;
+  return change_slot(call, parse_short_options(call.arguments, "d:s:f"),
+                     "clevis luks unbind -d DEV -s SLT [-f]", kUnbindUsage, "clevis luks unbind",
+                     unbind);
 }
 
 int compat_luks_regen(const CompatCall& call) {
   constexpr std::string_view text = "clevis luks regen [-q] -d DEV -s SLOT";
   const ShortOptions options = parse_short_options(call.arguments, "hqd:s:");
   if (options.has('h') && !options.wrong) return compat_usage(text, 0);
-  if (options.wrong) return compat_usage(text, kUsage);
-  if (options.value('d').empty()) return compat_missing("a device", text, kUsage);
-  if (options.value('s').empty()) return compat_missing("a slot", text, kUsage);
-  int status = kCompatFailure;
-  run_archiving("clevis luks regen", call.session,
-                [&](const Session& session) { status = regen(call, options, session); });
-  return status;
+  return change_slot(call, options, text, kUsage, "clevis luks regen", regen);
 }
 
 int compat_luks_edit(const CompatCall& call) {
-  const ShortOptions options = parse_short_options(call.arguments, "fd:s:c:");
-  if (options.wrong) return compat_usage(kEditUsage, kUsage);
-  if (options.value('d').empty()) return compat_missing("a device", kEditUsage, kUsage);
-  if (options.value('s').empty()) return compat_missing("a slot", kEditUsage, kUsage);
-  int status = kCompatFailure;
-  run_archiving("clevis luks edit", call.session,
-                [&](const Session& session) { status = edit(call, options, session); });
-  return status;
+  return change_slot(call, parse_short_options(call.arguments, "fd:s:c:"),
+                     "clevis luks edit [-f] -d DEV -s SLOT [-c CONFIG]", kUsage, "clevis luks edit",
+                     edit);
 }
 
 }  // namespace lukskeep::cli

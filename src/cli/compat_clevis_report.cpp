@@ -1,5 +1,8 @@
 // clevis-luks-report.
 #include <algorithm>
+#include <iterator>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -7,6 +10,7 @@
 #include <lukskeep/error.h>
 
 #include "base/bytes.h"
+#include "base/parallel_for.h"
 #include "cli/compat_clevis.h"
 #include "cli/compat_io.h"
 #include "nbde/advertisement.h"
@@ -22,33 +26,54 @@ struct Rotated {
   bool unsure = false;
 };
 
-// Keys that a server advertised when it was sealed to, and does not advertise any more.
-void compare_server(const nbde::SealedPin& pin, const nbde::PinContext& context, Rotated& rotated) {
-  const nbde::FetchedAdvertisement fetched =
-      nbde::fetch_advertisement({.url = pin.url}, context, nbde::deadline_of(context));
-  if (!fetched.advertisement) {
-    say(fmt::format("Unable to fetch advertisement ({}/adv)", printable(pin.url, 128)));
-    throw fetched.down.value_or(Error(Code::kRemote, "it gave none"));
-  }
-  for (const nbde::EcKey& key : nbde::parse_key_set(pin.advertisement, "the keys of the binding")) {
-    const std::string thumbprint = nbde::thumbprint(key.point);
-    if (nbde::find_key(fetched.advertisement->keys, thumbprint) == nullptr) {
-      rotated.thumbprints.push_back(thumbprint);
-    }
-  }
+void collect_tang(const nbde::SealedPin& pin, std::vector<const nbde::SealedPin*>& found) {
+  for (const nbde::SealedPin& share : pin.shares) collect_tang(share, found);
+  if (pin.pin == "tang" && pin.state != nbde::ShareState::kPending) found.push_back(&pin);
 }
 
-void compare(const nbde::SealedPin& pin, const nbde::PinContext& context, Rotated& rotated) {
-  for (const nbde::SealedPin& share : pin.shares) compare(share, context, rotated);
-  if (pin.pin != "tang" || pin.state == nbde::ShareState::kPending) return;
-  try {
-    if (pin.problem) throw Error(*pin.problem);
-    compare_server(pin, context, rotated);
-  } catch (const Error& error) {
-    if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
-    print_error(error, false);
+// Keys that a server advertised when it was sealed to, and does not advertise any more.
+std::vector<std::string> rotated_keys(const nbde::SealedPin& pin, const nbde::PinContext& context,
+                                      nbde::Deadline deadline) {
+  if (pin.problem) throw Error(*pin.problem);
+  const nbde::FetchedAdvertisement fetched =
+      nbde::fetch_advertisement({.url = pin.url}, context, deadline);
+  if (!fetched.advertisement) throw fetched.down.value_or(Error(Code::kRemote, "it gave none"));
+  std::vector<std::string> rotated;
+  for (const nbde::EcKey& key : nbde::parse_key_set(pin.advertisement, "the keys of the binding")) {
+    std::string thumbprint = nbde::thumbprint(key.point);
+    if (nbde::find_key(fetched.advertisement->keys, thumbprint) == nullptr) {
+      rotated.push_back(std::move(thumbprint));
+    }
+  }
+  return rotated;
+}
+
+// All servers at once, within the time that there is for all of them; told in order.
+Rotated compare(const nbde::SealedPin& pin, const nbde::PinContext& context) {
+  std::vector<const nbde::SealedPin*> servers;
+  collect_tang(pin, servers);
+  const nbde::Deadline deadline = nbde::deadline_of(context);
+  std::vector<std::vector<std::string>> found(servers.size());
+  std::vector<std::optional<Error>> failed(servers.size());
+  parallel_for(servers.size(), static_cast<unsigned>(servers.size()), [&](std::size_t i) {
+    try {
+      found[i] = rotated_keys(*servers[i], context, deadline);
+    } catch (const Error& error) {
+      if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
+      failed[i] = error;
+    }
+  });
+  Rotated rotated;
+  for (std::size_t i = 0; i < servers.size(); ++i) {
+    std::ranges::move(found[i], std::back_inserter(rotated.thumbprints));
+    if (!failed[i]) continue;
+    if (!servers[i]->problem) {
+      say(fmt::format("Unable to fetch advertisement ({}/adv)", printable(servers[i]->url, 128)));
+    }
+    print_error(*failed[i], false);
     rotated.unsure = true;
   }
+  return rotated;
 }
 
 std::optional<Rotated> look(const CompatCall& call, const ShortOptions& options) {
@@ -63,9 +88,7 @@ std::optional<Rotated> look(const CompatCall& call, const ShortOptions& options)
   }
   // Compared are keys of which the binding has its own list: nobody is trusted here.
   const nbde::PinContext context = compat_context(call.session, Trust::kTake);
-  Rotated rotated;
-  compare(nbde::describe(nbde::sealed_of(*binding), "the binding"), context, rotated);
-  return rotated;
+  return compare(nbde::describe(nbde::sealed_of(*binding), "the binding"), context);
 }
 
 }  // namespace

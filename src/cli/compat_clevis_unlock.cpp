@@ -1,6 +1,5 @@
 // clevis-luks-unlock. The kernel's part is cryptsetup's, as with Clevis.
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <fstream>
 #include <optional>
@@ -8,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +16,7 @@
 #include <lukskeep/error.h>
 
 #include "base/bytes.h"
+#include "cli/child_process.h"
 #include "cli/compat_clevis.h"
 #include "cli/compat_io.h"
 #include "storage/unique_fd.h"
@@ -40,17 +39,7 @@ bool kernel_maps_devices() {
 
 // Starts cryptsetup with `input` on its standard input.
 pid_t start_cryptsetup(std::vector<std::string> arguments, const SecretBytes& input) {
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    throw Error(Code::kIo,
-                fmt::format("cannot make a pipe: {}", std::generic_category().message(errno)));
-  }
-  const storage::UniqueFd read_end(ends[0]);
-  const storage::UniqueFd write_end(ends[1]);
-  // A pipe holds 4096 bytes before anybody reads, and a passphrase that a binding sealed fits.
-  if (write(write_end.get(), input.data(), input.size()) != static_cast<ssize_t>(input.size())) {
-    throw Error(Code::kIo, "cannot hand over the passphrase");
-  }
+  const storage::UniqueFd read_end = memory_input(input.data(), input.size());
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, read_end.get(), STDIN_FILENO);

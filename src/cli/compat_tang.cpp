@@ -94,14 +94,23 @@ bool check_folder(const std::string& folder) {
   return false;
 }
 
-// NAME.jwk as it was asked for, else by its thumbprint.
-void write_named_key(const server::TangKeyFolder& folder, const std::string& name,
-                     const nbde::EcKey& key) {
-  const std::string file = name + ".jwk";
-  if (!server::is_key_file_name(file)) {
-    throw Error(Code::kInvalidArgument, fmt::format("'{}' is no name for a key", printable(name)));
+// A pair that is made in part serves nobody: what can be refused is, before the first is made.
+void check_key_names(const std::string& folder, const std::string& signing,
+                     const std::string& exchange) {
+  if (signing == exchange) {
+    throw Error(Code::kInvalidArgument, "two keys want two names");
   }
-  folder.put(file, nbde::private_jwk_text(key).span());
+  for (const std::string& name : {signing, exchange}) {
+    const std::string file = name + ".jwk";
+    if (!server::is_key_file_name(file)) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("'{}' is no name for a key", printable(name)));
+    }
+    std::error_code ignored;
+    if (fs::exists(fs::symlink_status(fs::path(folder) / file, ignored))) {
+      throw Error(Code::kExists, fmt::format("the key '{}' is there already", printable(file)));
+    }
+  }
 }
 
 }  // namespace
@@ -137,9 +146,10 @@ int compat_tangd_keygen(const CompatCall& call) {
     folder.generate(nbde::Curve::kP521);
     return 0;
   }
+  check_key_names(words[0], words[1], words[2]);
   // The exchange key first: signatures without anything to sign are of no use.
-  write_named_key(folder, words[2], nbde::generate_exchange_key());
-  write_named_key(folder, words[1], nbde::generate_signing_key());
+  folder.put(words[2] + ".jwk", nbde::private_jwk_text(nbde::generate_exchange_key()).span());
+  folder.put(words[1] + ".jwk", nbde::private_jwk_text(nbde::generate_signing_key()).span());
   return 0;
 }
 

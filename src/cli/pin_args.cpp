@@ -79,11 +79,11 @@ void PinContextArgs::declare(Options& options) {
                .value = "TCTI",
                .help = "how the TPM is reached (default TPM2TOOLS_TCTI, or /dev/tpmrm0)"},
               tpm);
-  options.add(
-      {.name = "--tang-ca",
-       .value = "FILE",
-       .help = "who vouches for servers of https: URLs, PEM (default: whom the system trusts)"},
-      tang_ca);
+  options.add({.name = "--tang-ca",
+               .value = "FILE",
+               .help = "who vouches for servers of https: URLs, PEM (default: CURL_CA_BUNDLE, "
+                       "SSL_CERT_FILE, or whom the system trusts)"},
+              tang_ca);
 }
 
 void PinContextArgs::declare_trust(Options& options) {
@@ -110,6 +110,11 @@ nbde::PinContext PinContextArgs::context(const Session& session) const {
       throw Error(Code::kUsage, fmt::format("--tries takes 1 to {}", kTriesMax));
     }
     context.tries = *tries;
+  }
+  // As curl: for who cannot give --tang-ca, and for programs that go by Clevis' names.
+  for (const char* name : {"CURL_CA_BUNDLE", "SSL_CERT_FILE"}) {
+    const char* file = std::getenv(name);
+    if (file != nullptr && context.ca_file.empty()) context.ca_file = file;
   }
   // libtss2 would write its own messages to standard error. No thread runs yet.
   setenv("TSS2_LOG", "all+none", 0);  // NOLINT(concurrency-mt-unsafe)

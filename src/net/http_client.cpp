@@ -307,6 +307,18 @@ struct HttpClient::State {
     if (code == CURLE_OPERATION_TIMEDOUT) {
       throw Error(Code::kTimeout, fmt::format("'{}' did not answer in time", origin));
     }
+    // Neither is a server that is down, which would be tried again, or left for later.
+    if (code == CURLE_SSL_CACERT_BADFILE) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("'{}': {} ('{}')", origin, curl->easy_strerror(code),
+                              printable(tls.ca_file.empty() ? "the system's" : tls.ca_file, 256)),
+                  "certificates that vouch for servers are a file in PEM that can be read");
+    }
+    if (code == CURLE_PEER_FAILED_VERIFICATION) {
+      throw Error(
+          Code::kUnsafe, fmt::format("'{}': {}", origin, curl->easy_strerror(code)),
+          "its certificate is over, for another name, or nobody who is trusted vouches for it");
+    }
     throw Error(Code::kRemote, fmt::format("'{}': {}", origin, curl->easy_strerror(code)));
   }
 };

@@ -268,6 +268,18 @@ TEST(HttpClient, GivesUpAndCanBeStopped) {
   EXPECT_EQ(failure([&] { stopped.send({.url = server.url()}); }), Code::kInterrupted);
 }
 
+TEST(HttpClient, AFileOfAuthoritiesThatCannotBeReadIsNoServerThatIsDown) {
+  const Server server({"HTTP/1.1 200 OK\r\n\r\n"});
+  HttpClient client({}, nullptr, {.ca_file = "/nonexistent/ca.pem"});
+  try {
+    send_with_retries(client, {.url = "https" + server.url().substr(4), .body = {}}, 3, nullptr);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kInvalidArgument) << error.message();
+    EXPECT_NE(error.message().find("/nonexistent/ca.pem"), std::string::npos) << error.message();
+  }
+}
+
 TEST(HttpClient, TriesAgain) {
   const std::string busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
   const std::string never = "HTTP/1.1 501 Never\r\nContent-Length: 0\r\n\r\n";

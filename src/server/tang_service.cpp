@@ -133,8 +133,28 @@ TangService::TangService(TangServiceOptions options)
   if (options_.access_file) {
     access_.store(read_access(*options_.access_file));
   }
-  if (options_.usage_file) usage_ = std::make_unique<TangUsageRecorder>(*options_.usage_file);
+  open_usage();
   if (options_.access_log) log_ = std::make_unique<AccessLog>(*options_.access_log);
+}
+
+// Volumes that do not open are worse than a record that lacks something.
+void TangService::open_usage() {
+  if (!options_.usage_file) return;
+  try {
+    usage_ = std::make_unique<TangUsageRecorder>(*options_.usage_file);
+  } catch (const Error& error) {
+    if (options_.usage_required) throw;
+    warn(fmt::format("nobody records who uses which key: {}", error.message()));
+  }
+}
+
+// What could not be written is kept to be written later.
+void TangService::tell_usage_problem() {
+  if (!usage_) return;
+  std::string problem = usage_->problem();
+  if (problem == usage_problem_) return;
+  if (!problem.empty()) warn(fmt::format("who uses which key cannot be recorded now: {}", problem));
+  usage_problem_ = std::move(problem);
 }
 
 void TangService::warn(const std::string& message) const {
@@ -263,7 +283,8 @@ HttpReply TangService::metrics() const {
   line("lukskeep_tang_denied_total", "counter", denied_.load());
   line("lukskeep_tang_rate_limited_total", "counter", limited_.load());
   line("lukskeep_tang_reloads_total", "counter", reloads_.load());
-  line("lukskeep_tang_usage_unwritten", "gauge", usage_ && !usage_->problem().empty() ? 1 : 0);
+  const bool unwritten = options_.usage_file && (!usage_ || !usage_->problem().empty());
+  line("lukskeep_tang_usage_unwritten", "gauge", unwritten ? 1 : 0);
   return {.status = 200, .content_type = "text/plain; version=0.0.4", .body = std::move(text)};
 }
 
@@ -310,6 +331,7 @@ void TangService::watch(const CancelToken& cancel) {
   while (!cancel.cancelled()) {
     pollfd wait{.fd = folder ? folder->fd() : -1, .events = POLLIN, .revents = 0};
     const bool ready = poll(&wait, 1, kLookMs) > 0;
+    tell_usage_problem();
     const bool anyway = std::chrono::steady_clock::now() >= next;
     if (!ready && !anyway) continue;
     if (ready) poll(nullptr, 0, kSettleMs);

@@ -28,6 +28,8 @@ struct TangServiceOptions {
   std::string endpoint;                    // in front of /adv and /rec: "/prefix", or empty
   std::optional<std::string> access_file;  // TangAccess
   std::optional<std::string> usage_file;
+  // Without its record it does not serve; else it warns, and serves.
+  bool usage_required = false;
   std::optional<std::string> access_log;
   std::uint32_t rate_per_second = 0;  // of one client; 0: no limit
   // Told, from any thread, of what does not end the service: keys that cannot be read, for example.
@@ -65,6 +67,8 @@ class TangService {
   net::HttpReply health() const;
   net::HttpReply metrics() const;
   void note_use(const TangKeyFile& key, const net::HttpPeer& peer);
+  void open_usage();
+  void tell_usage_problem();
   void reload_keys();
   void reload_access();
   void warn(const std::string& message) const;
@@ -75,6 +79,7 @@ class TangService {
   std::atomic<std::shared_ptr<const TangAccess>> access_;
   TangRateLimit rate_;
   std::unique_ptr<TangUsageRecorder> usage_;
+  std::string usage_problem_;  // that was told
   std::unique_ptr<AccessLog> log_;
   std::array<Counter, 5> requests_;
   std::atomic<std::uint64_t> denied_{0};

@@ -230,6 +230,31 @@ TEST(TangUsage, IsCountedAndJudged) {
   EXPECT_EQ(risk_names(judge_delete(std::nullopt, keys, keys[0], 0, 0)), "unrecorded ");
 }
 
+TEST(TangService, ServesWithoutItsRecordUnlessThatIsRequired) {
+  const TemporaryDirectory place;
+  const TangKeyFolder folder(place.path("db"));
+  folder.generate(nbde::Curve::kP256);
+  storage::put_file(place.path("torn"), as_byte_view(std::string(4096, 'x')));
+  for (const char* record : {"torn", "db", "none/usage.sqlite"}) {
+    std::string told;
+    const auto options = [&](bool required) {
+      return TangServiceOptions{.key_folder = place.path("db"),
+                                .usage_file = place.path(record),
+                                .usage_required = required,
+                                .warn = [&told](const std::string& text) { told += text; }};
+    };
+    TangService service(options(false));
+    EXPECT_NE(told.find(record), std::string::npos) << told;
+    const auto ask = [&](const char* path) {
+      return service.handle({.method = "GET", .target = path, .body = {}, .peer = peer_at({})});
+    };
+    EXPECT_EQ(ask("/adv").status, 200U);
+    EXPECT_NE(ask("/metrics").body.find("lukskeep_tang_usage_unwritten 1"), std::string::npos);
+    EXPECT_NE(error_of([&] { const TangService refused(options(true)); }).code(), Code::kInternal)
+        << record;
+  }
+}
+
 TEST(TangUsage, OnlyAKeyForTheSamePurposeTakesThePlaceOfAnother) {
   TangKeyFile signing{.name = "s.jwk", .key = nbde::generate_signing_key(nbde::Curve::kP256)};
   signing.thumbprint = "signing";
