@@ -272,11 +272,12 @@ class Rekey final : public Command {
       if (binding.orphan) continue;
       const int slot = binding.replaces.value_or(binding.keyslot);
       try {
-        const nbde::SealedPin pin = nbde::describe(nbde::sealed_of(binding),
-                                                   fmt::format("the binding of keyslot {}", slot));
+        const nbde::Jwe& jwe = nbde::sealed_of(binding);
+        const nbde::SealedPin pin =
+            nbde::describe(jwe, fmt::format("the binding of keyslot {}", slot));
         const bool unfinished = binding.replaces || binding.leftover;
-        const bool done = journal != nullptr && !unfinished && keys_.empty() &&
-                          journal->is_done(file.header().uuid, binding.keyslot, *binding.jwe);
+        const bool done = journal != nullptr && !unfinished &&
+                          journal->is_done(file.header().uuid, binding.keyslot, jwe);
         if (unfinished || (!done && nbde::depends_on(pin, keys_))) slots.insert(slot);
       } catch (const Error& error) {
         // Whom it is sealed to nobody can tell.
