@@ -66,11 +66,12 @@ Rotated compare(const nbde::SealedPin& pin, const nbde::PinContext& context) {
   Rotated rotated;
   for (std::size_t i = 0; i < servers.size(); ++i) {
     std::ranges::move(found[i], std::back_inserter(rotated.thumbprints));
-    if (!failed[i]) continue;
+    const std::optional<Error>& error = failed[i];
+    if (!error) continue;
     if (!servers[i]->problem) {
       say(fmt::format("Unable to fetch advertisement ({}/adv)", printable(servers[i]->url, 128)));
     }
-    print_error(*failed[i], false);
+    print_error(*error, false);
     rotated.unsure = true;
   }
   return rotated;
