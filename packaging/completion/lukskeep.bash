@@ -17,6 +17,21 @@ _lukskeep_options() {
     'serve')
       options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
+    'vm attach')
+      options='--qmp --volume --header --policy --key --kdf-limit --allow-insecure --id --device --bus --via --read-only --export-socket --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm detach')
+      options='--qmp --id --timeout --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm list')
+      options='--qmp --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm xml')
+      options='--volume --header --policy --secret-uuid --usage --persistent --part --engine --nbd-socket --target --bus --serial --read-only --rbd-host --rbd-user --rbd-secret --id --secret-file --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'vm define')
+      options='--volume --header --policy --secret-uuid --usage --persistent --key --kdf-limit --allow-insecure --connect --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
     'key list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
       ;;
@@ -105,10 +120,10 @@ _lukskeep_options() {
       options='--interval --once --store --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'seal')
-      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--pin --tang --tpm2 --threshold --trust-on-first-use --allow-pending --top-up --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unseal')
-      options='--show --all-shares --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--show --all-shares --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'token list')
       options='--header --policy --allow-backing --allow-data-file --json --quiet --help'
@@ -123,31 +138,43 @@ _lukskeep_options() {
       options='--header --policy --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bind')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --key --kdf-limit --allow-insecure --slot --token --reset-luksmeta --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unbind')
       options='--header --policy --slot --orphans --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'bindings')
-      options='--header --policy --probe --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --probe --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'rebind')
-      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'rekey')
+      options='--list --directory --this-machine --tang-key --new-key --journal --report --jobs --policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'edit')
-      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'top-up')
-      options='--header --policy --slot --timeout --try-timeout --tries --tpm --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'report')
-      options='--policy --offline --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --offline --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'passphrase')
-      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --slot --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'unlock')
-      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --allow-backing --allow-data-file --json --quiet --help'
+      options='--policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover request')
+      options='--header --policy --state --slot --out --text --qr --svg --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover answer')
+      options='--out --text --qr --svg --timeout --try-timeout --tries --tpm --tang-ca --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'recover finish')
+      options='--state --volume --header --policy --out --keep-state --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'policy show')
       options='--allow-backing --allow-data-file --json --quiet --help'
@@ -157,6 +184,42 @@ _lukskeep_options() {
       ;;
     'inspect')
       options='--key --header --expect --allow --tee --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image encrypt')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image decrypt')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image convert')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image rekey')
+      options='--format --compress --holes --limit-rate --direct --progress --allow --key --kdf-limit --type --cipher --key-size --uuid --make-key --key-name --pbkdf --iter-time --pbkdf-iterations --pbkdf-memory --pbkdf-parallel --hash --new-key --keep-volume-key --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image volume-check')
+      options='--type-json --back-end --volume-size --key --allow --kdf-limit --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image properties')
+      options='--key-id --compressed --key-deletion --style --properties --openstack --apply --image-service --timeout --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image export')
+      options='--key-id --recipient --sign-key --properties --allow --kdf-limit --allow-insecure --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image import')
+      options='--signer --identity --key-deletion --style --openstack --allow --kdf-limit --allow-insecure --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image upload')
+      options='--image-service --timeout --name --key-id --key-deletion --style --properties --allow --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image download')
+      options='--image-service --timeout --allow --progress --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image verify')
+      options='--image-service --timeout --progress --key-manager --insecure --allow-backing --allow-data-file --json --quiet --help'
+      ;;
+    'image delete')
+      options='--image-service --timeout --key-manager --insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang serve')
       options='--listen --keys --endpoint --inetd --access --rate-limit --connections --tls-certificate --tls-key --client-ca --usage --access-log --threads --allow-backing --allow-data-file --json --quiet --help'
@@ -177,7 +240,7 @@ _lukskeep_options() {
       options='--keys --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang delete')
-      options='--keys --usage --quarantine --allow --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
+      options='--keys --usage --quarantine --allow --wait-for --wait-limit --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'tang usage')
       options='--keys --usage --allow-backing --allow-data-file --json --quiet --help'
@@ -268,11 +331,35 @@ _lukskeep_values() {
     --discard)
       values='off on zeroes'
       ;;
+    --via)
+      values='qemu nbd'
+      ;;
+    --part)
+      values='secret disk commandline'
+      ;;
+    --engine)
+      values='qemu librbd'
+      ;;
     --priority)
       values='normal prefer ignore'
       ;;
     --pin)
       values='tang tpm2 sss null'
+      ;;
+    --format)
+      values='raw qcow2'
+      ;;
+    --make-key)
+      values='symmetric passphrase'
+      ;;
+    --back-end)
+      values='brick rbd'
+      ;;
+    --key-deletion)
+      values='delete keep'
+      ;;
+    --style)
+      values='spec cinder nova'
       ;;
     --curve)
       values='P-256 P-384 P-521'
@@ -300,11 +387,14 @@ _lukskeep() {
   local words='' options='' values='' noun="${COMP_WORDS[1]}"
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve key header archive seal unseal token bind unbind bindings rebind edit top-up report passphrase unlock policy inspect tang config erase keystore bench completion help version --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'create info encrypt decrypt serve vm key header archive seal unseal token bind unbind bindings rebind rekey edit top-up report passphrase unlock recover policy inspect image tang config erase keystore bench completion help version --help --version' -- "$current")
     return
   fi
   if ((COMP_CWORD == 2)); then
     case "$noun" in
+      vm)
+        words='attach detach list xml define'
+        ;;
       key)
         words='list test add remove change convert'
         ;;
@@ -317,8 +407,14 @@ _lukskeep() {
       token)
         words='list import export remove'
         ;;
+      recover)
+        words='request answer finish'
+        ;;
       policy)
         words='show check'
+        ;;
+      image)
+        words='encrypt decrypt convert rekey volume-check properties export import upload download verify delete'
         ;;
       tang)
         words='serve keygen rotate keys hide unhide delete usage backup restore'
@@ -341,7 +437,7 @@ _lukskeep() {
     return
   fi
   case "$previous" in
-    --access|--access-log|--add|--algorithm|--allow|--bits|--cipher|--client-ca|--connections|--consumer|--curve|--discard|--encoding|--endpoint|--expect|--expires|--export|--flags|--from|--generate|--hash|--header|--header-policy|--holes|--identity|--interval|--iter-time|--kdf-limit|--keep|--key|--key-manager|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--listen|--metadata|--metadata-size|--mode|--name|--new-key|--older-than|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--quarantine|--rate-limit|--recipient|--remove|--row-time|--run|--secret|--sector-size|--signed-by|--size|--slot|--socket|--store|--subsystem|--tang|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--usage|--users|--uuid|--volume-key|--wrapping-key)
+    --access|--access-log|--add|--algorithm|--allow|--apply|--back-end|--bits|--bus|--cipher|--client-ca|--connect|--connections|--consumer|--curve|--device|--directory|--discard|--encoding|--endpoint|--engine|--expect|--expires|--export|--export-socket|--flags|--format|--from|--generate|--hash|--header|--header-policy|--holes|--id|--identity|--image-service|--interval|--iter-time|--jobs|--journal|--kdf-limit|--keep|--key|--key-deletion|--key-id|--key-manager|--key-name|--key-size|--keys|--keyslot-cipher|--keyslot-key-size|--keyslots-size|--label|--limit-rate|--list|--listen|--make-key|--metadata|--metadata-size|--mode|--name|--nbd-socket|--new-key|--older-than|--out|--part|--payload-offset|--pbkdf|--pbkdf-iterations|--pbkdf-memory|--pbkdf-parallel|--pin|--policy|--priority|--progress|--properties|--qmp|--quarantine|--rate-limit|--rbd-host|--rbd-secret|--rbd-user|--recipient|--remove|--report|--row-time|--run|--secret|--secret-file|--secret-uuid|--sector-size|--serial|--sign-key|--signed-by|--signer|--size|--slot|--socket|--state|--store|--style|--subsystem|--svg|--tang|--tang-ca|--tang-key|--target|--tee|--threads|--threshold|--timeout|--tls-certificate|--tls-certificates|--tls-key|--tls-psk|--to|--token|--total-size|--tpm|--tpm2|--tries|--try-timeout|--type|--type-json|--usage|--users|--uuid|--via|--volume|--volume-key|--volume-size|--wait-for|--wait-limit|--wrapping-key)
       compopt -o default
       return
       ;;

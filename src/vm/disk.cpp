@@ -142,7 +142,9 @@ void give_master_key(Qmp& qmp, Steps& steps, const std::string& name, const Secr
   object["file"] = fmt::format("/proc/self/fd/{}", number_member(added, "fd"));
   steps.perform("object-add", object, "object-del", {{"id", name}});
   steps.undo_now(first, 1);
-  static_cast<void>(ftruncate(file.get(), 0));
+  if (ftruncate(file.get(), 0) != 0) {
+    storage::throw_errno(errno, "cannot take the key of the secret back");
+  }
 }
 
 // Leaves the secret lk.ID.key in QEMU; `steps` has what takes it away.
