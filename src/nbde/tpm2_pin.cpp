@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -127,10 +128,17 @@ TPM2B_PUBLIC primary_template(const Tpm2Pin& pin) {
   return templ;
 }
 
+// Without a resource manager all users share the few places that a TPM has for objects: threads
+// that open several bindings take turns.
+std::mutex& turns() {
+  static std::mutex mutex;
+  return mutex;
+}
+
 // A connection to a TPM, and what was made there: flushed in the end.
 class Tpm {
  public:
-  explicit Tpm(const std::string& tcti) : tss_(library()) {
+  explicit Tpm(const std::string& tcti) : turn_(turns()), tss_(library()) {
     const std::string name = tcti.empty() ? kTctiDefault : tcti;
     if (tss_.tcti_initialize(name.c_str(), &tcti_) != TSS2_RC_SUCCESS) {
       throw Error(Code::kUnsupported, fmt::format("there is no TPM at '{}'", printable(name, 128)),
@@ -323,6 +331,7 @@ class Tpm {
     }
   }
 
+  std::lock_guard<std::mutex> turn_;
   const TssLibrary& tss_;
   TSS2_TCTI_CONTEXT* tcti_ = nullptr;
   ESYS_CONTEXT* esys_ = nullptr;

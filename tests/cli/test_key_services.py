@@ -312,7 +312,7 @@ def test_certificates(cloud, tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         openrc = tmp_path / "openrc"
         openrc.write_text(openrc.read_text().replace(cloud.url, server.url))
-        result = quiet(fails(7, "keystore", "list"))
+        result = quiet(fails(6, "keystore", "list"))
         assert "certificate" in result.err.lower()
         insecure = ok("keystore", "list", "--insecure")
         assert "not verified" in insecure.err

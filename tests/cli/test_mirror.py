@@ -501,7 +501,7 @@ def test_certificate_that_nobody_knows(kept, bucket):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(kept / "tls.crt", kept / "tls.key")
     bucket.server.socket = context.wrap_socket(bucket.server.socket, server_side=True)
-    result = fails(REMOTE, "archive", "mirror", bucket.uri.replace("http", "https"), cwd=kept)
+    result = fails(6, "archive", "mirror", bucket.uri.replace("http", "https"), cwd=kept)
     assert "certificate" in result.err and bucket.requests == []
 
 

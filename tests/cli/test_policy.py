@@ -171,6 +171,15 @@ BINDING = [
 TAKES_POLICY |= {command[0] for command in BINDING}
 # They need nbdkit or a key manager as well; their headers are opened by the same functions.
 TAKES_POLICY |= {"serve", "keystore resolve"}
+# They judge before they ask a virtual machine, libvirt or a server of Tang.
+ELSEWHERE = [
+    ["recover", "request", "v2", "--state", "state"],
+    ["vm", "attach", "--qmp", "none", "--volume", "v2", "--key", "file:k1"],
+    ["vm", "xml", "--volume", "v2"],
+    ["vm", "define", "--volume", "v2", "--key", "file:k1"],
+]
+# rekey says for each volume what is wrong; recover finish opens as recover request does.
+TAKES_POLICY |= {" ".join(command[:2]) for command in ELSEWHERE} | {"rekey", "recover finish"}
 # There --policy is whom to seal to.
 HEADER_POLICY = {"bind", "edit"}
 
@@ -228,10 +237,27 @@ def test_commands_about_bindings_judge_the_header_first(luks2, command):
     assert status == (1 if command[0] == "report" else 0)
 
 
+@pytest.mark.parametrize("command", ELSEWHERE, ids=" ".join)
+def test_commands_that_reach_elsewhere_judge_the_header_first(luks2, command):
+    (luks2 / "p.toml").write_text(LUKS1_ONLY)
+    before = tree(luks2)
+    assert NOT_LUKS2 in fails(6, *command, "--policy", "p.toml", cwd=luks2).err
+    assert tree(luks2) == before
+
+
+def test_rekey_leaves_what_the_policy_refuses(luks2):
+    (luks2 / "p.toml").write_text(LUKS1_ONLY)
+    before = (luks2 / "v2").read_bytes()
+    result = run("rekey", "v2", "--journal", "j", "--policy", "p.toml", cwd=luks2)
+    assert result.status == 1 and NOT_LUKS2 in result.text + result.err
+    assert (luks2 / "v2").read_bytes() == before
+
+
 def test_no_command_with_a_volume_is_without_policy():
     for command in ok("help", "--json").json["commands"]:
         options = {option["name"] for option in command["options"]}
-        volume = any(argument["name"] == "VOLUME" for argument in command["arguments"])
+        volume = "--volume" in options and command["name"].startswith("vm ")
+        volume |= any(argument["name"] == "VOLUME" for argument in command["arguments"])
         if command["name"] != "create":
             assert ("--policy" in options) == (volume or command["name"] == "decrypt"), command
         if "--policy" in options:
