@@ -259,7 +259,8 @@ def test_no_command_with_a_volume_is_without_policy():
         volume = "--volume" in options and command["name"].startswith("vm ")
         volume |= any(argument["name"] == "VOLUME" for argument in command["arguments"])
         if command["name"] != "create":
-            assert ("--policy" in options) == (volume or command["name"] == "decrypt"), command
+            opens = volume or command["name"] in ("decrypt", "recover finish")
+            assert ("--policy" in options) == opens, command
         if "--policy" in options:
             assert command["name"] in TAKES_POLICY, command
 
