@@ -1,6 +1,7 @@
 """Shared fixtures, and the interop matrix: what ran against which peer, for the record."""
 
 import fcntl
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent / "uml"))
 
 import kit  # noqa: E402
+import qemu10  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,18 @@ def keys(tmp_path):
     """Two passphrases as key files; bytes that a terminal would not pass, but for the first."""
     return (kit.write(tmp_path / "key-1", b"first passphrase"),
             kit.write(tmp_path / "key-2", b"\x00second\n\xff" + bytes(range(256))))
+
+
+@pytest.fixture(params=["installed", "10"])
+def either_qemu(request, monkeypatch):
+    """qemu-img and qemu-io as Debian 12 has them, and those of QEMU 10."""
+    if request.param == "installed":
+        return
+    try:
+        folder = qemu10.fetch()
+    except qemu10.Unavailable as error:
+        pytest.skip(f"no QEMU 10: {error}")
+    monkeypatch.setenv("PATH", f"{folder}/usr/bin:{os.environ['PATH']}")
 
 
 def shared_folder(config):

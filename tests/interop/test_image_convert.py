@@ -7,6 +7,8 @@ import pytest
 from kit import CHEAP, MIB, THEIR_CHEAP, bytes_of, cryptsetup, lukskeep, need, run, same, write
 from test_qcow2 import check, image_bytes, luks_opts, qemu_create, secret
 
+pytestmark = pytest.mark.usefixtures("either_qemu")
+
 SIZE = 5 * MIB
 PBKDF2 = CHEAP["pbkdf2"]
 

@@ -13,6 +13,8 @@ import pytest
 from kit import (MIB, THEIR_CHEAP, bytes_of, cryptsetup, lukskeep, need, run, sparse, without,
                  write)
 
+pytestmark = pytest.mark.usefixtures("either_qemu")
+
 # Of the Debian package python3-glance.
 GLANCE = Path(os.environ.get("GLANCE_FORMAT_INSPECTOR")
               or "/usr/lib/python3/dist-packages/glance/common/format_inspector.py")

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from kit import CHEAP, MIB, lukskeep, need, run, same, write
 
+pytestmark = pytest.mark.usefixtures("either_qemu")
+
 SIZE = 5 * MIB + 512
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from kit import (CHEAP, MIB, bytes_of, lukskeep, need, run, same, sparse, without, write)
 
+pytestmark = pytest.mark.usefixtures("either_qemu")
+
 PLAIN_BYTES = 2 * MIB + 1536
 TIB = 1 << 40
 # What QEMU 7.2 can create and open. 192-bit keys in other modes than xts trip an assertion in it.
