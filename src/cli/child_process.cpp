@@ -7,7 +7,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -171,15 +170,6 @@ int ChildProcess::wait() {
   }
   pid_ = -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-storage::UniqueFd memory_input(const std::byte* data, std::size_t size_bytes) {
-  storage::UniqueFd fd(memfd_create("input", MFD_CLOEXEC));
-  if (!fd.valid() || write(fd.get(), data, size_bytes) != static_cast<ssize_t>(size_bytes) ||
-      lseek(fd.get(), 0, SEEK_SET) != 0) {
-    storage::throw_errno(errno, "cannot make a file in memory");
-  }
-  return fd;
 }
 
 }  // namespace lukskeep::cli

@@ -52,7 +52,4 @@ class ChildProcess {
   std::string errors_;
 };
 
-// A file in memory with these bytes, read from its start; for standard input. Throws Error{kIo}.
-storage::UniqueFd memory_input(const std::byte* data, std::size_t size_bytes);
-
 }  // namespace lukskeep::cli

@@ -31,10 +31,7 @@ class DecryptCommand final : public Command {
     options.positional(
         {.name = "DST", .help = "the plain image: a file, device or URI, or - for standard output"},
         path_);
-    options.add({.name = "--header",
-                 .value = "FILE",
-                 .help = "the header is in FILE, apart from the payload"},
-                volume_.header);
+    declare_header(options, volume_.header);
     volume_.policy.declare(options);
     key_.declare(options);
     copy_.declare(options);

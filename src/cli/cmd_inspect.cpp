@@ -138,10 +138,7 @@ class InspectCommand final : public Command {
          .help = "look into encrypted volumes as well: file:PATH[,offset=N][,size=N], fd:N, "
                  "prompt:, or volume-key:PATH"},
         key_source_);
-    options.add({.name = "--header",
-                 .value = "FILE",
-                 .help = "the header is in FILE, apart from the payload"},
-                header_);
+    declare_header(options, header_);
     options.add({.name = "--expect", .value = "FORMAT", .help = "refuse any other format"},
                 [this](const std::string& value) {
                   image::check_format_name(value);

@@ -18,6 +18,7 @@
 #include "cli/binding_view.h"
 #include "cli/command.h"
 #include "cli/qr_code.h"
+#include "cli/volume_access.h"
 #include "nbde/recovery.h"
 #include "nbde/recovery_kit.h"
 #include "nbde/recovery_text.h"
@@ -280,10 +281,7 @@ class RecoverFinish final : public Command {
                  .value = "VOLUME",
                  .help = "the volume, if it has another name than at the request"},
                 volume_);
-    options.add({.name = "--header",
-                 .value = "FILE",
-                 .help = "the header is in FILE, apart from the payload"},
-                header_);
+    declare_header(options, header_);
     policy_.declare(options);
     options.add({.name = "--out",
                  .value = "FILE",

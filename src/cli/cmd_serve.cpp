@@ -52,10 +52,7 @@ class ServeCommand final : public Command {
   void declare(Options& options) override {
     options.optional_positional({.name = "VOLUME", .help = "the volume: a file or block device"},
                                 volume_.volume);
-    options.add({.name = "--header",
-                 .value = "FILE",
-                 .help = "the header is in FILE, apart from the payload"},
-                volume_.header);
+    declare_header(options, volume_.header);
     volume_.policy.declare(options);
     key_.declare(options);
     options.add_each({.name = "--export",

@@ -165,10 +165,7 @@ class VmAttach final : public Command {
   void declare(Options& options) override {
     qmp_.declare(options);
     options.add({.name = "--volume", .value = "PAYLOAD", .help = "the volume"}, volume_.volume);
-    options.add({.name = "--header",
-                 .value = "FILE",
-                 .help = "the header is in FILE, apart from the payload"},
-                volume_.header);
+    declare_header(options, volume_.header);
     volume_.policy.declare(options);
     key_.declare(options);
     options.add({.name = "--id",

@@ -20,6 +20,7 @@
 #include "cli/command.h"
 #include "cli/volume_access.h"
 #include "keys/secret_text.h"
+#include "storage/memory_file.h"
 #include "storage/rbd_device.h"
 #include "storage/request.h"
 #include "vm/disk.h"
@@ -62,10 +63,7 @@ struct LibvirtArgs {
 
   void declare(Options& options) {
     options.add({.name = "--volume", .value = "PAYLOAD", .help = "the volume"}, volume.volume);
-    options.add({.name = "--header",
-                 .value = "FILE",
-                 .help = "the header is in FILE, apart from the payload"},
-                volume.header);
+    declare_header(options, volume.header);
     volume.policy.declare(options);
     options.add({.name = "--secret-uuid",
                  .value = "UUID",
@@ -308,7 +306,7 @@ class VmDefine final : public Command {
                     ByteView input) const {
     if (!connect_.empty()) words.insert(words.begin(), {"--connect", connect_});
     words.insert(words.begin(), "--quiet");
-    const storage::UniqueFd stdin_file = memory_input(input.data(), input.size());
+    const storage::UniqueFd stdin_file = storage::memory_file(input);
     ChildProcess child({.program = "virsh", .arguments = words, .stdin_fd = stdin_file.get()});
     child.read_output(false, kVirshTime, cancel);
     std::string_view said = child.errors();

@@ -19,6 +19,7 @@
 #include "cli/child_process.h"
 #include "cli/compat_clevis.h"
 #include "cli/compat_io.h"
+#include "storage/memory_file.h"
 #include "storage/unique_fd.h"
 
 namespace lukskeep::cli {
@@ -39,7 +40,7 @@ bool kernel_maps_devices() {
 
 // Starts cryptsetup with `input` on its standard input.
 pid_t start_cryptsetup(std::vector<std::string> arguments, const SecretBytes& input) {
-  const storage::UniqueFd read_end = memory_input(input.data(), input.size());
+  const storage::UniqueFd read_end = storage::memory_file(input.span());
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, read_end.get(), STDIN_FILENO);

@@ -99,13 +99,17 @@ Bytes header_and_gap(const luks::HeaderFile& file) {
 
 }  // namespace
 
-void VolumeArgs::declare(Options& options, std::string_view policy_name) {
-  options.positional({.name = "VOLUME", .help = "the volume: a file, a block device or a URI"},
-                     volume);
+void declare_header(Options& options, std::string& header) {
   options.add({.name = "--header",
                .value = "FILE",
                .help = "the header is in FILE, apart from the payload"},
               header);
+}
+
+void VolumeArgs::declare(Options& options, std::string_view policy_name) {
+  options.positional({.name = "VOLUME", .help = "the volume: a file, a block device or a URI"},
+                     volume);
+  declare_header(options, header);
   policy.declare(options, policy_name);
 }
 

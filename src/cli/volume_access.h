@@ -21,6 +21,9 @@
 
 namespace lukskeep::cli {
 
+// --header FILE.
+void declare_header(Options& options, std::string& header);
+
 // VOLUME, --header and --policy.
 struct VolumeArgs {
   std::string volume;

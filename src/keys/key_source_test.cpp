@@ -18,6 +18,7 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "storage/test_files.h"
 
 namespace lukskeep::keys {
 namespace {
@@ -37,15 +38,8 @@ std::string text_of(const SecretBytes& bytes) { return std::string(as_string_vie
 
 class KeyFile : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "key_source_XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
   std::string write(const std::string& name, std::string_view contents) const {
-    const std::string path = directory_ + "/" + name;
+    const std::string path = directory_.path(name);
     std::ofstream(path, std::ios::binary) << contents;
     return path;
   }
@@ -53,7 +47,7 @@ class KeyFile : public ::testing::Test {
     return text_of(read_key(parse_key_source(uri), {}, {}));
   }
 
-  std::string directory_;
+  storage::TemporaryDirectory directory_;
 };
 
 struct GoodUri {
@@ -165,8 +159,8 @@ TEST_F(KeyFile, RefusesWhatIsEmptyShortOrLarge) {
 }
 
 TEST_F(KeyFile, NamesWhatCannotBeOpened) {
-  EXPECT_EQ(error_of([&] { read("file:" + directory_ + "/none"); }).code(), Code::kNotFound);
-  EXPECT_EQ(error_of([&] { read("file:" + directory_); }).code(), Code::kUnsupported);
+  EXPECT_EQ(error_of([&] { read("file:" + directory_.path("none")); }).code(), Code::kNotFound);
+  EXPECT_EQ(error_of([&] { read("file:" + directory_.path("")); }).code(), Code::kUnsupported);
   EXPECT_EQ(error_of([&] { read("fd:987"); }).code(), Code::kIo);
 }
 

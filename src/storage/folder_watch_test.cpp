@@ -8,6 +8,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "storage/test_files.h"
+
 namespace lukskeep::storage {
 namespace {
 
@@ -22,20 +24,13 @@ class FolderWatchTest : public ::testing::Test {
   FolderWatchTest& operator=(const FolderWatchTest&) = delete;
 
  protected:
-  FolderWatchTest() {
-    std::string name = (fs::path(::testing::TempDir()) / "watch-XXXXXX").string();
-    root_ = mkdtemp(name.data());
-    fs::create_directories(root_ / "a/b");
-  }
-  ~FolderWatchTest() override {
-    std::error_code ignored;
-    fs::remove_all(root_, ignored);
-  }
+  FolderWatchTest() { fs::create_directories(root_ / "a/b"); }
 
   std::string path(const std::string& below) const { return (root_ / below).string(); }
   void write(const std::string& below) const { std::ofstream(root_ / below) << "x"; }
 
-  fs::path root_;
+  TemporaryDirectory directory_;
+  fs::path root_ = directory_.path("tree");
 };
 
 TEST_F(FolderWatchTest, TellsFilesOfATreeAndItsNewFolders) {

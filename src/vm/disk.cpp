@@ -11,7 +11,6 @@
 #include <thread>
 #include <utility>
 
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include <lukskeep/error.h>
 
 #include "keys/secret_text.h"
+#include "storage/memory_file.h"
 #include "storage/request.h"
 #include "storage/unique_fd.h"
 #include "vm/json_member.h"
@@ -119,21 +119,11 @@ class Steps {
   std::vector<Undo> undo_;
 };
 
-// A file in memory that can be handed to another process.
-storage::UniqueFd memory_file(ByteView contents) {
-  storage::UniqueFd fd(memfd_create("key", MFD_CLOEXEC));
-  if (!fd.valid() || ::write(fd.get(), contents.data(), contents.size()) !=
-                         static_cast<ssize_t>(contents.size())) {
-    storage::throw_errno(errno, "cannot make a file in memory");
-  }
-  return fd;
-}
-
 Json secret_object(const std::string& name) { return {{"qom-type", "secret"}, {"id", name}}; }
 
 // The master key goes over as a descriptor, which QEMU reads as one of its own files.
 void give_master_key(Qmp& qmp, Steps& steps, const std::string& name, const SecretBytes& key) {
-  const storage::UniqueFd file = memory_file(key.span());
+  const storage::UniqueFd file = storage::memory_file(key.span());
   const Json added = qmp.execute("add-fd", Json::object(), file.get());
   const Json set = {{"fdset-id", number_member(added, "fdset-id")}};
   const std::size_t first = steps.size();
