@@ -14,10 +14,6 @@ class Qcow2Rows:
         to_luks = "qcow2 to LUKS2", "qemu-img convert to LUKS1"
         encrypt = "image encrypt of qcow2", "qemu-img convert of qcow2 to LUKS1"
         from_luks = "LUKS in qcow2 to raw", "qemu-img convert of the same"
-        if not any(self.bench.wants(*row) for row in (to_luks, encrypt, from_luks)):
-            return
-        if not self.path("plain").exists():
-            self.bench.make_image()
         if self.bench.wants(*to_luks):
             self.qcow2_to_luks(*to_luks, "encrypt", "qcow2:", "luks2")
         if self.bench.wants(*encrypt):
@@ -27,7 +23,7 @@ class Qcow2Rows:
 
     def qcow2_to_luks(self, what, peer, command, prefix, type):
         image = self.path("image.qcow2")
-        self.bench.process(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", self.path("plain"),
+        self.bench.process(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", self.bench.image(),
                             image])
         options = f"driver=luks,key-secret=s,file.filename={self.path('out')}"
         self.bench.versus(
@@ -44,7 +40,7 @@ class Qcow2Rows:
     def luks_in_qcow2(self, what, peer):
         image = self.path("image.qcow2")
         self.bench.process(self.bench.lukskeep(
-            "encrypt", self.path("plain"), f"qcow2:{image}", "--type", "luks1", "--key",
+            "encrypt", self.bench.image(), f"qcow2:{image}", "--type", "luks1", "--key",
             f"file:{self.bench.key}", *self.cheap))
         options = f"driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.filename={image}"
         self.bench.versus(
