@@ -193,8 +193,8 @@ int compat_tang_show_keys(const CompatCall& call) {
                                       endpoint.empty() || endpoint.ends_with('/') ? "" : "/");
   net::HttpResponse response;
   try {
-    response = net::HttpClient({}, call.session.cancel)
-                   .send({.url = url, .body = {}, .response_bytes = limits::kJwsBytesMax});
+    response = net::send_alone({.url = url, .body = {}, .response_bytes = limits::kJwsBytesMax}, {},
+                               call.session.cancel);
   } catch (const Error& error) {
     if (error.code() != Code::kRemote && error.code() != Code::kTimeout) throw;
     print_error(error, false);

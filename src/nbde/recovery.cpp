@@ -199,9 +199,9 @@ RecoveryOutcome answer_recovery(const RecoveryRequest& request, const PinContext
   parallel_for(count, limits::kUnlockThreadsMax, [&](std::size_t i) {
     const RecoveryPoint& point = request.points[i];
     try {
-      outcome.answer.points[i] =
-          ask_exchange({.url = point.url, .kid = point.kid, .blinded = point.blinded}, context,
-                       deadline, cancel);
+      const auto blinded = [&]() -> const EcPoint& { return point.blinded; };
+      outcome.answer.points[i] = ask_exchange(
+          {.url = point.url, .kid = point.kid, .blinded = blinded}, context, deadline, cancel);
     } catch (const Error& error) {
       if (error.code() == Code::kInterrupted) throw;
       outcome.problems[i] = error;

@@ -30,11 +30,6 @@ std::string join_url(std::string_view url, std::string_view path) {
   return fmt::format("{}{}/{}", has_scheme ? "" : "http://", url, path);
 }
 
-net::HttpResponse send_over_network(const net::HttpRequest& request, const net::HttpLimits& limits,
-                                    const CancelToken* cancel, const std::string& ca_file) {
-  return net::HttpClient(limits, cancel, {.ca_file = ca_file}).send(request);
-}
-
 // How long a server that is busy wants to be left alone, if it says so in seconds.
 milliseconds retry_after(const net::HttpResponse& response) {
   const std::string text = response.header("retry-after").value_or("");
@@ -90,8 +85,12 @@ class Asker {
     }
     const net::HttpLimits limits{.connect_ms = static_cast<std::uint32_t>(most),
                                  .total_ms = static_cast<std::uint32_t>(most)};
-    return context_.send ? context_.send(request, limits, cancel_)
-                         : send_over_network(request, limits, cancel_, context_.ca_file);
+    if (!context_.send) {
+      return net::send_alone(request, limits, cancel_, {.ca_file = context_.ca_file});
+    }
+    return net::send_made(request, [&](const net::HttpRequest& made) {
+      return context_.send(made, limits, cancel_);
+    });
   }
 
   [[noreturn]] void throw_status(long status) const {
@@ -230,14 +229,19 @@ ExchangePoints exchange_points(const SealedPin& pin) {
 
 EcPoint ask_exchange(const ExchangeQuestion& question, const PinContext& context, Deadline deadline,
                      const CancelToken& cancel) {
-  EcKey blinded{.point = question.blinded, .secret = {}, .use = {}};
-  blinded.use.algorithm = "ECMR";
-  blinded.use.operations = {"deriveKey"};
-  const std::string body = public_jwk(blinded).dump();
+  const auto body = [&] {
+    EcKey blinded{.point = question.blinded(), .secret = {}, .use = {}};
+    blinded.use.algorithm = "ECMR";
+    blinded.use.operations = {"deriveKey"};
+    const std::string text = public_jwk(blinded).dump();
+    const ByteView bytes = as_byte_view(text);
+    return Bytes(bytes.begin(), bytes.end());
+  };
   const net::HttpRequest request{.method = "POST",
                                  .url = join_url(question.url, "rec/" + question.kid),
                                  .headers = {{"Content-Type", "application/jwk+json"}},
-                                 .body = as_byte_view(body),
+                                 .body = {},
+                                 .make_body = body,
                                  .response_bytes = limits::kTangReplyBytesMax};
   Bytes answer;
   try {
@@ -252,7 +256,7 @@ EcPoint ask_exchange(const ExchangeQuestion& question, const PinContext& context
   try {
     const std::string what = fmt::format("the answer of '{}'", shown(question.url));
     const EcPoint point = parse_public_key(parse_json(as_string_view(answer), what), what).point;
-    if (point.curve() == question.blinded.curve()) return point;
+    if (point.curve() == question.blinded().curve()) return point;
     throw Error(Code::kRemote, "its point is on another curve");
   } catch (const Error& error) {
     throw Error(Code::kRemote,
@@ -262,11 +266,14 @@ EcPoint ask_exchange(const ExchangeQuestion& question, const PinContext& context
 
 SecretBytes recover_content_key(const SealedPin& pin, const PinContext& context, Deadline deadline,
                                 const CancelToken& cancel) {
-  const ExchangePoints points = exchange_points(pin);
-  const EcmrRequest exchange = ecmr_request(points.client);
-  const EcPoint answer = ask_exchange({.url = pin.url, .kid = pin.kid, .blinded = exchange.blinded},
-                                      context, deadline, cancel);
-  return content_key_of(pin, answer, exchange.secret);
+  std::optional<EcmrRequest> exchange;
+  const auto blinded = [&]() -> const EcPoint& {
+    if (!exchange) exchange = ecmr_request(exchange_points(pin).client);
+    return exchange->blinded;
+  };
+  const EcPoint answer =
+      ask_exchange({.url = pin.url, .kid = pin.kid, .blinded = blinded}, context, deadline, cancel);
+  return content_key_of(pin, answer, exchange->secret);
 }
 
 SecretBytes content_key_of(const SealedPin& pin, const EcPoint& answer, const EcScalar& secret) {

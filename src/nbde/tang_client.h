@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -45,10 +46,11 @@ ExchangePoints exchange_points(const SealedPin& pin);
 struct ExchangeQuestion {
   std::string url;
   std::string kid;  // thumbprint of the server's exchange key
-  EcPoint blinded;
+  // The point to send; asked for while the connection comes about.
+  std::function<const EcPoint&()> blinded;
 };
 // What the server makes of the point, which is on the same curve. Throws Error: kTimeout, kRemote,
-// kInterrupted.
+// kInterrupted, what `blinded` throws.
 EcPoint ask_exchange(const ExchangeQuestion& question, const PinContext& context, Deadline deadline,
                      const CancelToken& cancel);
 

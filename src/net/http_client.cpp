@@ -18,6 +18,7 @@
 
 #include "base/limits.h"
 #include "net/curl_library.h"
+#include "net/plain_exchange.h"
 
 namespace lukskeep::net {
 namespace {
@@ -33,32 +34,6 @@ std::string_view trimmed(std::string_view text) {
   const std::size_t start = text.find_first_not_of(" \t\r\n");
   if (start == std::string_view::npos) return {};
   return text.substr(start, text.find_last_not_of(" \t\r\n") - start + 1);
-}
-
-// "https://host:port", for messages: a path or query may hold what is nobody's business.
-std::string origin_of(std::string_view url) {
-  const std::size_t start = url.find("://");
-  if (start == std::string_view::npos) return printable(url, 64);
-  std::string_view host = url.substr(start + 3);
-  host = host.substr(0, host.find_first_of("/?#"));
-  host = host.substr(host.find('@') == std::string_view::npos ? 0 : host.find('@') + 1);
-  return printable(fmt::format("{}://{}", url.substr(0, start), host), 256);
-}
-
-void check_headers(const HttpRequest& request) {
-  if (request.secret_value != nullptr &&
-      as_string_view(request.secret_value->span()).find_first_of(std::string_view("\r\n\0", 3)) !=
-          std::string_view::npos) {
-    throw Error(Code::kInvalidArgument,
-                fmt::format("the {} is no value of a header", request.secret_header));
-  }
-  for (const auto& [name, value] : request.headers) {
-    if (name.find_first_of("\r\n:") != std::string::npos ||
-        value.find_first_of("\r\n") != std::string::npos) {
-      throw Error(Code::kInvalidArgument,
-                  fmt::format("'{}' is no header of a request", printable(name)));
-    }
-  }
 }
 
 constexpr long kTransferBufferBytes = 512L * 1024;
@@ -179,6 +154,31 @@ std::size_t on_upload(char* out, std::size_t unit, std::size_t count, void* user
 }
 
 }  // namespace
+
+std::string origin_of(std::string_view url) {
+  const std::size_t start = url.find("://");
+  if (start == std::string_view::npos) return printable(url, 64);
+  std::string_view host = url.substr(start + 3);
+  host = host.substr(0, host.find_first_of("/?#"));
+  host = host.substr(host.find('@') == std::string_view::npos ? 0 : host.find('@') + 1);
+  return printable(fmt::format("{}://{}", url.substr(0, start), host), 256);
+}
+
+void check_headers(const HttpRequest& request) {
+  if (request.secret_value != nullptr &&
+      as_string_view(request.secret_value->span()).find_first_of(std::string_view("\r\n\0", 3)) !=
+          std::string_view::npos) {
+    throw Error(Code::kInvalidArgument,
+                fmt::format("the {} is no value of a header", request.secret_header));
+  }
+  for (const auto& [name, value] : request.headers) {
+    if (name.find_first_of("\r\n:") != std::string::npos ||
+        value.find_first_of("\r\n") != std::string::npos) {
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("'{}' is no header of a request", printable(name)));
+    }
+  }
+}
 
 std::optional<std::string> HttpResponse::header(std::string_view name) const {
   const auto found = std::ranges::find(headers, name, [](const auto& pair) { return pair.first; });
@@ -370,6 +370,24 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   if (code != CURLE_OK && !refused) state_->fail(code, receiver, request.url);
   state_->curl->easy_getinfo(state_->handle, CURLINFO_RESPONSE_CODE, &receiver.response.status);
   return std::move(receiver.response);
+}
+
+HttpResponse send_alone(const HttpRequest& request, const HttpLimits& limits,
+                        const CancelToken* cancel, const TlsSettings& tls) {
+  check_headers(request);
+  if (auto response = exchange_plainly(request, limits, cancel)) return std::move(*response);
+  HttpClient client(limits, cancel, tls);
+  return send_made(request, [&](const HttpRequest& made) { return client.send(made); });
+}
+
+HttpResponse send_made(const HttpRequest& request,
+                       const std::function<HttpResponse(const HttpRequest&)>& send) {
+  if (!request.make_body) return send(request);
+  const Bytes body = request.make_body();
+  HttpRequest made = request;
+  made.make_body = nullptr;
+  made.body = body;
+  return send(made);
 }
 
 HttpResponse send_with_retries(HttpClient& client, const HttpRequest& request, unsigned tries,

@@ -1,5 +1,5 @@
 // Requests over HTTP and HTTPS: one call, one answer, everything bounded. libcurl does the work; it
-// is loaded when the first request is made, so that programs that make none do not pay for it.
+// is loaded when the first request needs it, so that programs that make none do not pay for it.
 //
 // An HttpClient keeps connections open and belongs to one thread at a time.
 #pragma once
@@ -34,6 +34,9 @@ struct HttpRequest {
   std::string url;                                           // http: or https:, nothing else
   std::vector<std::pair<std::string, std::string>> headers;  // without line ends
   ByteView body;  // sent if it is not empty, or the method is PUT or POST
+  // Instead of `body`, for send_alone(): called while the connection comes about, where that can
+  // be. May throw.
+  std::function<Bytes()> make_body;
   // One more header, whose value is wiped here; libcurl keeps a copy while the request runs.
   std::string secret_header;
   const SecretBytes* secret_value = nullptr;
@@ -90,11 +93,26 @@ class HttpClient {
   std::unique_ptr<State> state_;
 };
 
+// One request on a connection of its own, as HttpClient::send: quicker where plain HTTP will do.
+// `limits.total_ms` is not 0.
+HttpResponse send_alone(const HttpRequest& request, const HttpLimits& limits,
+                        const CancelToken* cancel = nullptr, const TlsSettings& tls = {});
+
+// Calls `send` with a request whose body is made.
+HttpResponse send_made(const HttpRequest& request,
+                       const std::function<HttpResponse(const HttpRequest&)>& send);
+
 // Sends until the answer is neither a timeout, a broken connection, 429 nor 5xx but 501, at most
 // `tries` times, with pauses that grow and differ. The last failure is thrown or returned. For
 // requests that may be repeated.
 HttpResponse send_with_retries(HttpClient& client, const HttpRequest& request, unsigned tries,
                                const CancelToken* cancel = nullptr);
+
+// "https://host:port", for messages: a path or query may hold what is nobody's business.
+std::string origin_of(std::string_view url);
+
+// Throws Error{kInvalidArgument} if a header has a line end or a colon where it must not.
+void check_headers(const HttpRequest& request);
 
 // Letters, digits and -._~ as they are, the rest as %XX (RFC 3986 §2.1). `keep_slash`: "/" too.
 std::string percent_encode(std::string_view text, bool keep_slash = false);

@@ -1,6 +1,7 @@
 #include "net/http_client.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <stdexcept>
@@ -20,6 +21,7 @@
 #include <lukskeep/error.h>
 
 #include "base/limits.h"
+#include "net/plain_exchange.h"
 
 namespace lukskeep::net {
 namespace {
@@ -27,7 +29,9 @@ namespace {
 // Answers each connection with the next text, whatever was asked, and keeps what was.
 class Server {
  public:
-  explicit Server(std::vector<std::string> answers) : answers_(std::move(answers)) {
+  // With a pause, before each two bytes of an answer.
+  explicit Server(std::vector<std::string> answers, std::chrono::milliseconds pause = {})
+      : answers_(std::move(answers)), pause_(pause) {
     unsetenv("http_proxy");
     socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (socket_ < 0) throw std::runtime_error("no socket");
@@ -64,7 +68,9 @@ class Server {
       asked_.push_back(read_request(peer));
       std::string_view rest = answer;
       while (!rest.empty()) {
-        const ssize_t sent = ::send(peer, rest.data(), rest.size(), MSG_NOSIGNAL);
+        if (pause_.count() > 0) std::this_thread::sleep_for(pause_);
+        const std::size_t piece = pause_.count() > 0 ? 2 : rest.size();
+        const ssize_t sent = ::send(peer, rest.data(), std::min(piece, rest.size()), MSG_NOSIGNAL);
         if (sent <= 0) break;
         rest.remove_prefix(static_cast<std::size_t>(sent));
       }
@@ -94,10 +100,28 @@ class Server {
 
   std::vector<std::string> answers_;
   std::vector<std::string> asked_;
+  std::chrono::milliseconds pause_;
   int socket_ = -1;
   std::uint16_t port_ = 0;
   std::thread thread_;
 };
+
+// The two ways to send a request that must not differ.
+struct Sender {
+  const char* name;
+  HttpResponse (*send)(const HttpRequest&, const HttpLimits&, const CancelToken*);
+};
+constexpr Sender kClient{
+    "Client", [](const HttpRequest& request, const HttpLimits& limits, const CancelToken* cancel) {
+      return HttpClient(limits, cancel).send(request);
+    }};
+constexpr Sender kPlain{
+    "Plain", [](const HttpRequest& request, const HttpLimits& limits, const CancelToken* cancel) {
+      return exchange_plainly(request, limits, cancel).value();
+    }};
+class EitherSender : public testing::TestWithParam<Sender> {};
+INSTANTIATE_TEST_SUITE_P(Http, EitherSender, testing::Values(kClient, kPlain),
+                         [](const auto& each) { return std::string(each.param.name); });
 
 constexpr const char* kFine = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -157,21 +181,23 @@ TEST(HttpClient, FindsTheFirstHeaderOfAName) {
   EXPECT_EQ(response.header("A"), std::nullopt);
 }
 
-TEST(HttpClient, SendsAndReceives) {
+TEST_P(EitherSender, SendsAndReceives) {
   Server server(
       {"HTTP/1.1 103 Early Hints\r\nX-A: early\r\n\r\n"
        "HTTP/1.1 404 Not Found\r\nX-A:  late \r\nContent-Length: 3\r\n\r\nno\n"});
   const std::string body = "content";
-  HttpClient client;
-  const HttpResponse response = client.send({.method = "PUT",
-                                             .url = server.url("/a/../b?c=d"),
-                                             .headers = {{"X-B", "value"}},
-                                             .body = as_byte_view(body)});
+  const HttpResponse response = GetParam().send({.method = "PUT",
+                                                 .url = server.url("/a/../b?c=d"),
+                                                 .headers = {{"X-B", "value"}},
+                                                 .body = as_byte_view(body)},
+                                                {}, nullptr);
   EXPECT_EQ(response.status, 404);
   EXPECT_EQ(response.header("x-a"), "late");
   EXPECT_EQ(as_string_view(response.body), "no\n");
   const std::string asked = server.stop().at(0);
   EXPECT_TRUE(asked.starts_with("PUT /a/../b?c=d HTTP/1.1\r\n")) << asked;
+  EXPECT_NE(asked.find("\r\nHost: 127.0.0.1:"), std::string::npos) << asked;
+  EXPECT_NE(asked.find("\r\nContent-Length: 7\r\n"), std::string::npos) << asked;
   EXPECT_NE(asked.find("\r\nX-B: value\r\n"), std::string::npos) << asked;
   EXPECT_TRUE(asked.ends_with("\r\n\r\ncontent")) << asked;
 }
@@ -189,7 +215,7 @@ TEST(HttpClient, SignsWhatItSends) {
       << asked;
 }
 
-TEST(HttpClient, BoundsWhatArrives) {
+TEST_P(EitherSender, BoundsWhatArrives) {
   const std::string head = "HTTP/1.1 200 OK\r\n";
   std::string many = head;
   while (many.size() <= limits::kHttpHeaderBytesMax)
@@ -197,16 +223,18 @@ TEST(HttpClient, BoundsWhatArrives) {
   Server server({head + "\r\n" + std::string(11, 'x'), head + "Content-Length: 9999\r\n\r\n",
                  many + "\r\n", "no HTTP at all\r\n\r\n", head + "\r\n" + std::string(10, 'x'),
                  head + "\r\n" + std::string(11, 'x')});
-  HttpClient client({.response_bytes = 10});
+  const auto send = [&](const HttpRequest& request) {
+    return GetParam().send(request, {.response_bytes = 10}, nullptr);
+  };
   const HttpRequest request{.url = server.url()};
-  EXPECT_EQ(failure([&] { client.send(request); }, "answers more than it may"), Code::kRemote);
-  EXPECT_EQ(failure([&] { client.send(request); }, "127.0.0.1"), Code::kRemote);
-  EXPECT_EQ(failure([&] { client.send(request); }, "answers more than it may"), Code::kRemote);
-  EXPECT_EQ(failure([&] { client.send(request); }, "127.0.0.1"), Code::kRemote);
-  EXPECT_EQ(client.send(request).body.size(), 10U);
+  EXPECT_EQ(failure([&] { send(request); }, "answers more than it may"), Code::kRemote);
+  EXPECT_EQ(failure([&] { send(request); }, "127.0.0.1"), Code::kRemote);
+  EXPECT_EQ(failure([&] { send(request); }, "answers more than it may"), Code::kRemote);
+  EXPECT_EQ(failure([&] { send(request); }, "127.0.0.1"), Code::kRemote);
+  EXPECT_EQ(send(request).body.size(), 10U);
   HttpRequest more{.url = server.url()};
   more.response_bytes = 11;
-  EXPECT_EQ(client.send(more).body.size(), 11U);
+  EXPECT_EQ(send(more).body.size(), 11U);
 }
 
 TEST(HttpClient, LargeBodiesPassThrough) {
@@ -258,14 +286,73 @@ TEST(HttpClient, WithoutALimitOnTimeAStallEnds) {
   EXPECT_EQ(failure([&] { client.send({.url = server.url()}); }, "in time"), Code::kTimeout);
 }
 
-TEST(HttpClient, GivesUpAndCanBeStopped) {
+TEST_P(EitherSender, GivesUpAndCanBeStopped) {
   Server server({"", ""});
-  HttpClient hasty({.total_ms = 100});
-  EXPECT_EQ(failure([&] { hasty.send({.url = server.url()}); }, "in time"), Code::kTimeout);
+  const HttpRequest request{.url = server.url()};
+  EXPECT_EQ(failure([&] { GetParam().send(request, {.total_ms = 100}, nullptr); }, "in time"),
+            Code::kTimeout);
   CancelToken cancel;
   cancel.cancel();
-  HttpClient stopped({}, &cancel);
-  EXPECT_EQ(failure([&] { stopped.send({.url = server.url()}); }), Code::kInterrupted);
+  EXPECT_EQ(failure([&] { GetParam().send(request, {}, &cancel); }), Code::kInterrupted);
+}
+
+TEST_P(EitherSender, NamesWhoIsNotThere) {
+  std::string url;
+  {
+    const Server gone({});
+    url = gone.url();
+  }
+  EXPECT_EQ(
+      failure([&] { GetParam().send({.url = url}, {}, nullptr); }, url.substr(0, url.size() - 1)),
+      Code::kRemote);
+}
+
+// Each byte comes in time, and all of them do not.
+TEST_P(EitherSender, ADripIsNoAnswer) {
+  std::string drip = "HTTP/1.1 200 OK\r\n";
+  for (int i = 0; i < 100; ++i) drip += "X: y\r\n";
+  Server server({drip}, std::chrono::milliseconds(20));
+  EXPECT_EQ(failure([&] { GetParam().send({.url = server.url()}, {.total_ms = 200}, nullptr); },
+                    "in time"),
+            Code::kTimeout);
+}
+
+TEST(PlainExchange, LeavesTheRestToLibcurl) {
+  setenv("http_proxy", "", 1);
+  for (const char* url :
+       {"https://127.0.0.1:1/", "http://a@127.0.0.1:1/", "http://127.0.0.1:1/#a", "http://[::1]:1/",
+        "http://127.0.0.1:x/", "http://127.0.0.1:65536/", "http:///", "http://127.0.0.1:1/a b",
+        "http://127.0.0.1:1?a", "http://b\xc3\xbc.invalid/", "ftp://127.0.0.1/"}) {
+    EXPECT_EQ(exchange_plainly({.url = url}, {}, nullptr), std::nullopt) << url;
+  }
+  const SecretBytes secret(3);
+  const HttpRequest with_secret{
+      .url = "http://127.0.0.1:1/", .headers = {}, .body = {}, .secret_value = &secret};
+  EXPECT_EQ(exchange_plainly(with_secret, {}, nullptr), std::nullopt);
+  setenv("http_proxy", "http://127.0.0.1:1", 1);
+  EXPECT_EQ(exchange_plainly({.url = "http://127.0.0.1:1/"}, {}, nullptr), std::nullopt);
+  unsetenv("http_proxy");
+}
+
+TEST(PlainExchange, ABodyIsMadeOnceAskedFor) {
+  Server server({kFine, kFine});
+  for (const std::string& url : {server.url(), "http://localhost" + server.url().substr(16)}) {
+    int made = 0;
+    HttpRequest request{.method = "POST", .url = url};
+    request.make_body = [&] {
+      ++made;
+      return Bytes(3, std::byte{'z'});
+    };
+    EXPECT_EQ(send_alone(request, {}).status, 200);
+    EXPECT_EQ(made, 1);
+  }
+  for (const std::string& asked : server.stop()) {
+    EXPECT_TRUE(asked.starts_with("POST / HTTP/1.1\r\n")) << asked;
+    EXPECT_TRUE(asked.ends_with("\r\n\r\nzzz")) << asked;
+  }
+  HttpRequest bad{.url = "http://127.0.0.1:1/"};
+  bad.make_body = []() -> Bytes { throw Error(Code::kDamaged, "no body"); };
+  EXPECT_EQ(failure([&] { send_alone(bad, {}); }, "no body"), Code::kDamaged);
 }
 
 TEST(HttpClient, AFileOfAuthoritiesThatCannotBeReadIsNoServerThatIsDown) {
@@ -295,12 +382,14 @@ TEST(HttpClient, TriesAgain) {
 TEST(HttpClient, RefusesOtherProtocolsAndBadHeaders) {
   HttpClient client;
   EXPECT_EQ(failure([&] { client.send({.url = "file:///etc/passwd"}); }), Code::kRemote);
+  EXPECT_EQ(failure([&] { send_alone({.url = "file:///etc/passwd"}, {}); }), Code::kRemote);
   const std::vector<std::pair<std::string, std::string>> bad = {
       {"a\r\nb", "c"}, {"a", "b\r\nc: d"}, {"a", "b\n"}, {"a:", "b"}};
   for (const auto& header : bad) {
     HttpRequest request{.url = "http://127.0.0.1:1"};
     request.headers.push_back(header);
     EXPECT_EQ(failure([&] { client.send(request); }), Code::kInvalidArgument);
+    EXPECT_EQ(failure([&] { send_alone(request, {}); }), Code::kInvalidArgument);
   }
 }
 

@@ -130,8 +130,8 @@ def endless(connection, _):
 
 
 def drip(connection, _):
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    for _ in range(100000):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+    for _ in range(10000):
         connection.sendall(b" ")
         time.sleep(0.05)
 

@@ -80,6 +80,7 @@ def haproxy(folder, mode, ports, bind=""):
 defaults
   mode {mode}
   timeout connect 2s
+  timeout check 5s
   timeout client 10s
   timeout server 10s
   retries 3
