@@ -266,14 +266,14 @@ EcPoint ask_exchange(const ExchangeQuestion& question, const PinContext& context
 
 SecretBytes recover_content_key(const SealedPin& pin, const PinContext& context, Deadline deadline,
                                 const CancelToken& cancel) {
-  std::optional<EcmrRequest> exchange;
-  const auto blinded = [&]() -> const EcPoint& {
-    if (!exchange) exchange = ecmr_request(exchange_points(pin).client);
-    return exchange->blinded;
+  auto exchange = [&pin, made = std::optional<EcmrRequest>()]() mutable -> const EcmrRequest& {
+    if (!made) made = ecmr_request(exchange_points(pin).client);
+    return *made;
   };
+  const auto blinded = [&exchange]() -> const EcPoint& { return exchange().blinded; };
   const EcPoint answer =
       ask_exchange({.url = pin.url, .kid = pin.kid, .blinded = blinded}, context, deadline, cancel);
-  return content_key_of(pin, answer, exchange->secret);
+  return content_key_of(pin, answer, exchange().secret);
 }
 
 SecretBytes content_key_of(const SealedPin& pin, const EcPoint& answer, const EcScalar& secret) {

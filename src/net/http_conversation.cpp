@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <memory>
 
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -55,7 +56,7 @@ struct HttpConversation::State {
   }
 
   void start_request() {
-    parser.emplace();
+    parser = std::make_unique<Parser>();
     parser->eager(true);
     parser->header_limit(static_cast<std::uint32_t>(2 * limits.header_bytes));  // ours counts
     parser->body_limit(limits.body_bytes);
@@ -179,7 +180,7 @@ struct HttpConversation::State {
   HttpServerLimits limits;
   const HttpHandler& handler;
   HttpPeer peer;
-  std::optional<Parser> parser;
+  std::unique_ptr<Parser> parser;
   std::string input;
   std::size_t input_start = 0;   // what is before was read
   std::size_t header_taken = 0;  // of the request being read

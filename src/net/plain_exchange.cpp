@@ -211,7 +211,7 @@ class Exchange {
       io_.restart();
       io_.run_one_for(kPoll);
     }
-    const ErrorCode error = **result;
+    const ErrorCode error = result->value_or(ErrorCode{});
     if (error == beast::error::timeout) throw_timeout();
     if (error == http::error::body_limit || error == http::error::header_limit) {
       throw Error(Code::kRemote,

@@ -1,7 +1,10 @@
 // The Tang server without its sockets: key folder, rules of access, rates, usage.
 #include <algorithm>
 #include <filesystem>
+#include <optional>
+#include <stdexcept>
 #include <string>
+#include <utility>
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -29,6 +32,12 @@ net::HttpPeer peer_at(std::initializer_list<int> last_four) {
   std::size_t at = 12;
   for (const int part : last_four) peer.ip[at++] = static_cast<std::byte>(part);
   return peer;
+}
+
+template <typename T>
+T present(std::optional<T> value) {
+  if (!value) throw std::runtime_error("nothing is there");
+  return std::move(*value);
 }
 
 TEST(TangKeyFolder, KeysAreMadeAsTangMakesThem) {
@@ -211,14 +220,13 @@ TEST(TangUsage, IsCountedAndJudged) {
     recorder.note("old", "b", 150);
     recorder.note("new", "b", 300);
   }
-  auto usage = read_tang_usage(path);
-  ASSERT_TRUE(usage);
-  ASSERT_EQ(usage->uses.size(), 3U);
-  EXPECT_EQ(usage->uses[1].client, "a");
-  EXPECT_EQ(usage->uses[1].count, 4U);
-  EXPECT_EQ(usage->uses[1].first_s, 100);
-  EXPECT_EQ(usage->uses[1].last_s, 200);
-  usage->since_s = 0;
+  auto usage = present(read_tang_usage(path));
+  ASSERT_EQ(usage.uses.size(), 3U);
+  EXPECT_EQ(usage.uses[1].client, "a");
+  EXPECT_EQ(usage.uses[1].count, 4U);
+  EXPECT_EQ(usage.uses[1].first_s, 100);
+  EXPECT_EQ(usage.uses[1].last_s, 200);
+  usage.since_s = 0;
   const auto keys = exchange_keys({"old", "new", "other"});
   const auto names = [&](std::string_view key, std::int64_t quarantine_s, std::int64_t now_s) {
     return risk_names(judge_delete(usage, keys, find(keys, key), quarantine_s, now_s));
@@ -282,12 +290,11 @@ TEST(TangUsage, TheRecordDoesNotGrowWithoutEnd) {
       recorder.note("key", "2001:db8::" + std::to_string(client + 15 * start), 100 + start);
     }
   }
-  const auto usage = read_tang_usage(path);
-  ASSERT_TRUE(usage);
-  EXPECT_EQ(usage->uses.size(), 11U);
+  const auto usage = present(read_tang_usage(path));
+  EXPECT_EQ(usage.uses.size(), 11U);
   std::uint64_t all = 0;
   std::uint64_t others = 0;
-  for (const TangUse& use : usage->uses) {
+  for (const TangUse& use : usage.uses) {
     all += use.count;
     if (use.client == "others") others = use.count;
   }
@@ -314,11 +321,10 @@ TEST(TangBackup, IsWhatWasThereAndNothingElse) {
   EXPECT_EQ(error_of([&] { read_tang_backup(sealed, other, "backup"); }).code(),
             Code::kWrongPassphrase);
   // What anybody could seal: without a signature, with another list, with more behind it.
-  const auto plain = archive::age_open(sealed, mine, "backup");
+  const auto plain = present(archive::age_open(sealed, mine, "backup"));
   for (const std::string& text :
-       {std::string("{}\n"), std::string("no line"),
-        std::string(as_string_view(plain.value())) + "more",
-        std::string(as_string_view(plain.value())).substr(0, plain.value().size() - 1),
+       {std::string("{}\n"), std::string("no line"), std::string(as_string_view(plain)) + "more",
+        std::string(as_string_view(plain)).substr(0, plain.size() - 1),
         std::string(R"({"payload":"e30","signatures":[]})") + "\n"}) {
     const Bytes forged = archive::age_seal(as_byte_view(text), recipients);
     EXPECT_EQ(error_of([&] { read_tang_backup(forged, mine, "backup"); }).code(), Code::kDamaged);
