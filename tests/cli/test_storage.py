@@ -243,7 +243,7 @@ def test_encrypting_onto_a_block_device_and_back(place, block_device):
     assert ok("decrypt", device, "-", *KEY, cwd=place).out[:len(plain)] == plain
 
 
-def test_bindings_change_while_a_device_is_in_use(place, block_device):
+def test_keys_and_bindings_change_while_a_device_is_in_use(place, block_device):
     device = block_device(20 << 20)
     ok("create", device, *NEW, cwd=place)
     # As dm-crypt has it: nobody else may have it whole.
@@ -254,7 +254,13 @@ def test_bindings_change_while_a_device_is_in_use(place, block_device):
         assert ok("rekey", device, "--journal", "journal", cwd=place).status == 0
         ok("top-up", device, cwd=place)
         ok("unbind", device, "--slot", "1", cwd=place)
-        fails(5, "config", device, "--label", "x", cwd=place)
+        ok("config", device, "--label", "x", cwd=place)
+        ok("token", "import", device, "-", stdin=b'{"type":"note","keyslots":["0"]}', cwd=place)
+        ok("key", "add", device, *KEY, "--new-key", "file:k2", "--slot", "3", *PBKDF2, cwd=place)
+        ok("key", "change", device, "--key", "file:k2", "--new-key", "file:k3", *PBKDF2, cwd=place)
+        ok("key", "remove", device, "--slot", "3", cwd=place)
+        ok("header", "repair", device, cwd=place)
+        fails(5, "erase", device, "--yes", cwd=place)
         fails(5, "create", device, "--yes", *NEW, cwd=place)
     finally:
         os.close(held)
