@@ -41,12 +41,13 @@ void read_into(Binding& binding, const Read& read) {
   }
 }
 
-std::optional<int> replaced_by(const Json& token) {
-  const auto found = token.find(kReplacesMember);
+// Absent if it is none below `end`.
+std::optional<unsigned> number_of(const Json& token, const char* name, std::uint64_t end) {
+  const auto found = token.find(name);
   if (found == token.end() || !found->is_number_unsigned()) return std::nullopt;
   const auto number = found->get<std::uint64_t>();
-  if (number >= luks::kLuks2KeyslotCountMax) return std::nullopt;
-  return static_cast<int>(number);
+  if (number >= end) return std::nullopt;
+  return static_cast<unsigned>(number);
 }
 
 void add_token(const luks::Header& header, int id, const luks::Token& token,
@@ -56,7 +57,11 @@ void add_token(const luks::Header& header, int id, const luks::Token& token,
   binding.token = id;
   read_into(binding, [&] {
     const Json json = parse_json(token.json, what);
-    binding.replaces = replaced_by(json);
+    if (const auto replaces = number_of(json, kReplacesMember, luks::kLuks2KeyslotCountMax)) {
+      binding.replaces = static_cast<int>(*replaces);
+    }
+    binding.replaces_print =
+        static_cast<std::uint16_t>(number_of(json, kReplacesPrintMember, 1U << 16U).value_or(0));
     const auto jwe = json.find("jwe");
     if (jwe == json.end()) throw Error(Code::kDamaged, fmt::format("{}: it has no jwe", what));
     return parse_flattened_jwe(*jwe, what);
@@ -87,6 +92,7 @@ std::vector<Binding> luks1_bindings(const luks::HeaderFile& file) {
     binding.keyslot = slot;
     binding.orphan = !file.header().keyslots.contains(slot);
     binding.replaces = marked_keyslot(record.reserved, kReplacesMark);
+    binding.replaces_print = marked_print(record.reserved);
     binding.leftover = marked_keyslot(record.reserved, kLeftoverMark);
     if (binding.replaces == slot) binding.replaces.reset();
     if (binding.leftover == slot) binding.leftover.reset();
@@ -138,11 +144,15 @@ const Jwe& sealed_of(const Binding& binding) {
                                           binding.keyslot, binding.problem));
 }
 
-luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces) {
+luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces,
+                               std::uint16_t replaces_print) {
   Json json = {{"type", kBindingTokenType},
                {"keyslots", {std::to_string(keyslot)}},
                {"jwe", to_flattened(jwe)}};
-  if (replaces) json[kReplacesMember] = static_cast<unsigned>(*replaces);
+  if (replaces) {
+    json[kReplacesMember] = static_cast<unsigned>(*replaces);
+    json[kReplacesPrintMember] = replaces_print;
+  }
   return luks::parse_token(json.dump(), "token of a binding");
 }
 

@@ -37,6 +37,7 @@ struct Binding {
   std::string problem;
   // Made by a rebind that is to take the place of this keyslot's binding, and was cut before that.
   std::optional<int> replaces;
+  std::uint16_t replaces_print = 0;  // of that keyslot, as it was then: keyslot_print()
   // LUKS1: this keyslot is left over from such a rebind.
   std::optional<int> leftover;
 };
@@ -53,8 +54,9 @@ Binding find_binding(const luks::HeaderFile& file, int keyslot);
 // What sealed the passphrase. Throws Error{kDamaged} with its problem if that cannot be read.
 const Jwe& sealed_of(const Binding& binding);
 
-// A token as Clevis writes it. `replaces`: see Binding.
-luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces = {});
+// A token as Clevis writes it. `replaces` and its print: see Binding.
+luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces = {},
+                               std::uint16_t replaces_print = 0);
 
 // A fresh passphrase of a binding, as Clevis makes them: 40 random bytes as 54 characters of
 // base64url.
