@@ -44,9 +44,13 @@ OpenedVolume unlock_for_binding(const Session& session, const luks::HeaderFile& 
 // Throws Error{kNotFound} if there is none.
 std::vector<int> binding_keyslots(const luks::HeaderFile& file, std::optional<int> wanted);
 
+// The names of the pins of the binding of `keyslot` that are not known here, with commas between;
+// empty if there are none, or nothing can be said.
+std::string unknown_pins_of(const luks::HeaderFile& file, int keyslot);
+
 // The policy that the binding of `keyslot` was sealed by: of one that opens the keyslot, since who
 // can write to a header can put any policy there. Asks its servers. Throws Error{kUnsafe} if none
-// does.
+// does, kUnsupported if it has pins that are not known here.
 nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
                                   const nbde::PinContext& context, luks::UnlockOptions options);
 

@@ -228,7 +228,8 @@ class Rekey final : public Command {
   // Whatever is wrong with one volume, the others are done.
   nbde::RekeyedVolume rekey(const Session& session, const std::string& path,
                             nbde::RekeyJournal* journal) {
-    nbde::RekeyedVolume result{.volume = path, .uuid = {}, .rebound = {}, .left = {}, .in_use = {}};
+    nbde::RekeyedVolume result{
+        .volume = path, .uuid = {}, .rebound = {}, .left = {}, .unknown = {}, .in_use = {}};
     try {
       rekey_one(session, path, journal, result);
     } catch (const Error& error) {
@@ -352,7 +353,11 @@ class Rekey final : public Command {
     for (const nbde::Binding& binding : nbde::list_bindings(file)) {
       if (binding.orphan || !binding.jwe) continue;
       try {
-        result.in_use.merge(nbde::keys_of(nbde::describe(*binding.jwe, "the binding")));
+        const nbde::SealedPin pin = nbde::describe(*binding.jwe, "the binding");
+        result.in_use.merge(nbde::keys_of(pin));
+        for (const std::string& name : nbde::unknown_pins(pin)) {
+          result.unknown.emplace_back(binding.keyslot, name);
+        }
       } catch (const Error& error) {
         // In result.left already.
         if (error.code() == Code::kInterrupted) throw;
@@ -374,6 +379,10 @@ class Rekey final : public Command {
         text += problem.keyslot < 0 ? fmt::format("{}: LEFT: {}\n", name, problem.error.message())
                                     : fmt::format("{}: keyslot {} LEFT: {}\n", name,
                                                   problem.keyslot, problem.error.message());
+      }
+      for (const auto& [keyslot, pin] : result.unknown) {
+        text += fmt::format("{}: keyslot {} has the pin '{}', which is not known here\n", name,
+                            keyslot, printable(pin));
       }
     }
     const auto left = json["left"].get<std::size_t>();

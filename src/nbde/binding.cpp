@@ -30,6 +30,15 @@ luks::LuksmetaType record_type() {
   return type;
 }
 
+std::string uuid_text(const luks::LuksmetaType& type) {
+  std::string text;
+  for (std::size_t i = 0; i < type.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", std::to_integer<unsigned>(type.at(i)));
+  }
+  return text;
+}
+
 // What is wrong with a binding is a finding.
 template <typename Read>
 void read_into(Binding& binding, const Read& read) {
@@ -117,6 +126,23 @@ std::vector<Binding> list_bindings(const luks::HeaderFile& file) {
     if (token.type == kBindingTokenType) add_token(header, id, token, bindings);
   }
   return bindings;
+}
+
+std::vector<OtherRecord> list_other_records(const luks::HeaderFile& file) {
+  std::vector<OtherRecord> others;
+  for (const auto& [id, token] : file.header().tokens) {
+    if (token.type == kBindingTokenType) continue;
+    others.push_back({.number = id, .type = token.type, .keyslots = token.keyslots});
+  }
+  if (file.header().version != luks::Version::kLuks1) return others;
+  const auto gap = luks::Luks1Gap::open(file);
+  if (!gap) return others;
+  for (int slot = 0; slot < luks::kLuks1KeyslotCount; ++slot) {
+    const luks::LuksmetaType& type = gap->table().slots.at(static_cast<std::size_t>(slot)).type;
+    if (type == luks::LuksmetaType{} || type == kBindingRecordType) continue;
+    others.push_back({.number = slot, .type = uuid_text(type), .keyslots = {slot}});
+  }
+  return others;
 }
 
 Binding find_binding(const luks::HeaderFile& file, int keyslot) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,15 @@ struct Binding {
 // Tokens and records of other types are not. A luksmeta table that cannot be read throws
 // Error{kDamaged}.
 std::vector<Binding> list_bindings(const luks::HeaderFile& file);
+
+// What other programs keep beside keyslots, which nothing here changes: a token of another type (of
+// systemd, say), or a luksmeta record of another UUID.
+struct OtherRecord {
+  int number = -1;         // of the token or record
+  std::string type;        // of the token; of a record its UUID
+  std::set<int> keyslots;  // of a record the one that it is beside, active or not
+};
+std::vector<OtherRecord> list_other_records(const luks::HeaderFile& file);
 
 // The binding of `keyslot` that opens something. Throws Error{kNotFound}, kDamaged with its
 // problem.

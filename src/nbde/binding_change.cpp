@@ -65,6 +65,11 @@ int choose_keyslot(const HeaderFile& file, const Luks1Gap* gap, std::optional<in
   for (int id = 0; id < count; ++id) {
     if (header.keyslots.contains(id) || taken_by_others(gap, id)) taken.insert(id);
   }
+  if (wanted && !header.keyslots.contains(*wanted) && taken_by_others(gap, *wanted)) {
+    throw Error(Code::kExists,
+                fmt::format("another program keeps a luksmeta record beside keyslot {}", *wanted),
+                "leave the number out; 'lukskeep bindings' says what it is");
+  }
   if (wanted && taken.contains(*wanted)) {
     throw Error(Code::kExists, fmt::format("keyslot {} is taken", *wanted),
                 "remove it first, or leave the number out");

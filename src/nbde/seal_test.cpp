@@ -7,6 +7,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/base64url.h"
+#include "nbde/binding_test_tools.h"
+#include "nbde/shamir.h"
 #include "nbde/test_servers.h"
 
 namespace lukskeep::nbde {
@@ -291,6 +294,40 @@ TEST(Seal, LeavesNothingForLaterThatCouldNotBeTrusted) {
   places.network.add("http://c").mood = Mood::kNonsense;
   EXPECT_EQ(error_of([&] { seal({sss}, as_byte_view(kSecret), places.context); })->code(),
             Code::kRemote);
+}
+
+// A share whose pin is another program's stays as it is beside those that come and go.
+TEST(Seal, SharesOfPinsThatAreNotKnownStay) {
+  Places places;
+  const TestServer& server = places.network.add("http://late");
+  SharedSecret secret = SharedSecret::make(1);
+  const SecretBytes share = secret.new_share();
+  const auto foreign = [](const Json& clevis) {
+    return encrypt_jwe({{"alg", "dir"}, {"enc", "A256GCM"}, {"clevis", clevis}},
+                       SecretBytes(kContentKeyBytes).span(), as_byte_view("a share"));
+  };
+  const std::string theirs =
+      to_compact(foreign({{"pin", "pkcs11"}, {"pkcs11", {{"uri", "pkcs11:a"}}}}));
+  const Json sss = {{"t", 1U},
+                    {"p", to_base64url(secret.prime())},
+                    {"jwe", {to_compact(testing::seal_null(share.span())), theirs}}};
+  const Json pending = {{"pin", "tang"},
+                        {"config", {{"url", "http://late"}, {"thp", server.thumbprint()}}}};
+  const Jwe jwe = encrypt_jwe(
+      {{"alg", "dir"},
+       {"enc", "A256GCM"},
+       {"clevis",
+        {{"pin", "sss"}, {"sss", sss}, {"lukskeep", {{"pending", Json::array({pending})}}}}}},
+      secret.key().span(), as_byte_view(kSecret));
+  EXPECT_EQ(unknown_pins(describe(jwe, "it")), std::set<std::string>{"pkcs11"});
+  EXPECT_EQ(text_of(unseal(jwe, places.context)), kSecret);
+  EXPECT_EQ(error_of([&] { policy_of(describe(jwe, "it")); })->code(), Code::kUnsupported);
+  const ToppedUp done = top_up(jwe, places.context);
+  EXPECT_EQ(done.added, 1U);
+  const Json list = jwe_header(done.jwe, "it").at("clevis").at("sss").at("jwe");
+  ASSERT_EQ(list.size(), 3U);
+  EXPECT_EQ(list[1], theirs);
+  EXPECT_EQ(text_of(unseal(done.jwe, places.context)), kSecret);
 }
 
 TEST(Seal, SavedSharesAreConfirmedWhenTheirServerOpensThem) {
