@@ -203,12 +203,13 @@ nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
 
 void rebind_keyslot(luks::HeaderFile& file, const luks::Unlocked& key, int keyslot,
                     const nbde::PinContext& context, const luks::UnlockOptions& options,
-                    const std::function<void(const nbde::Jwe&)>& check) {
+                    const RebindRules& rules) {
   const auto once = [&] {
-    const nbde::PinPolicy policy = policy_of_binding(file, keyslot, context, options);
+    const nbde::PinPolicy policy =
+        rules.policy ? rules.policy() : policy_of_binding(file, keyslot, context, options);
     const auto seal = [&](ByteView passphrase) {
       nbde::Jwe jwe = nbde::seal(policy, passphrase, context);
-      if (check) check(jwe);
+      if (rules.check) rules.check(jwe);
       return jwe;
     };
     const auto open = [&](const nbde::Jwe& jwe) { return nbde::unseal(jwe, context); };
