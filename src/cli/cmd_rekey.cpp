@@ -72,8 +72,9 @@ struct VolumesArgs {
       note_unseen(folder, "files and folders", archive::scan(folder, take, session.cancel), unseen);
     }
     if (this_machine) {
-      note_unseen("this machine", "block devices",
-                  archive::scan_block_devices(take, session.cancel), unseen);
+      const archive::ScanReport seen = archive::scan_block_devices(take, session.cancel);
+      note_unseen("this machine", "block devices", seen, unseen);
+      note_members(seen, unseen);
     }
     // A machine may have none; a folder or a list that is named is for the volumes there.
     if (found.empty() && unseen.empty() && !this_machine) {
@@ -83,6 +84,22 @@ struct VolumesArgs {
   }
 
  private:
+  // Neither it nor the whole is dealt with, and what is bound there needs its key still.
+  static void note_members(const archive::ScanReport& seen,
+                           std::vector<nbde::RekeyedVolume>& unseen) {
+    for (const std::string& member : seen.members) {
+      nbde::RekeyedVolume row;
+      row.volume = member;
+      row.left.push_back(
+          {.keyslot = -1,
+           .error =
+               Error(Code::kBusy,
+                     "it is a member of a RAID that is not assembled: the volume is on the "
+                     "whole (or md's superblock is left from before: mdadm --zero-superblock)")});
+      unseen.push_back(std::move(row));
+    }
+  }
+
   static void note_unseen(const std::string& where, std::string_view what,
                           const archive::ScanReport& seen,
                           std::vector<nbde::RekeyedVolume>& unseen) {

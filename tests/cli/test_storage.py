@@ -267,6 +267,26 @@ def test_keys_and_bindings_change_while_a_device_is_in_use(place, block_device):
     ok("key", "test", device, *KEY, cwd=place)
 
 
+def test_a_member_of_a_raid_that_is_not_assembled_is_left(place, block_device):
+    size = 20 << 20
+    device = block_device(size)
+    ok("create", device, *NEW, cwd=place)
+
+    def left():
+        done = run("rekey", "--this-machine", "--dry-run", "--journal", "journal", "--json",
+                   cwd=place)
+        row, = [row for row in done.json["volumes"] if row["volume"] == device]
+        return [one["message"] for one in row["left"]]
+
+    assert left() == []
+    # The superblock 1.0 of mdadm, behind the data: its magic, version, and place in sectors.
+    at = size - 8192
+    with open(device, "r+b") as file:
+        file.seek(at)
+        file.write(struct.pack("<II", 0xa92b4efc, 1) + bytes(136) + struct.pack("<Q", at // 512))
+    assert "member of a RAID" in left()[0]
+
+
 def test_decrypting_onto_a_block_device(place, block_device):
     ok("encrypt", "plain", "v", *NEW, cwd=place)
     device = block_device(2 << 20)
