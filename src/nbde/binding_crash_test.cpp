@@ -178,6 +178,38 @@ TEST_P(BindingCrashTest, ACutRebindIsNotUnboundByHalf) {
   }
 }
 
+// The copy of the proven keyslot is what counts in the end: it is looked at before the proven one
+// goes, also where both were written before the cut.
+TEST_P(BindingCrashTest, ACopyThatReadsBackDifferentlyTakesNoKeyslotAway) {
+  if (GetParam() == Version::kLuks2) return;  // nothing is copied
+  const Bytes first = start(1);
+  const Change change = on_file([](HeaderFile& file) { rebind_one(file, 1); });
+  const CrashRun whole = luks::testing::run_undisturbed(first, change);
+  int looked_at = 0;
+  for (std::uint64_t at = 0; at < whole.operations; ++at) {
+    HeaderFile file = luks::testing::reopen(luks::testing::run_until_cut(first, change, at, at));
+    const std::vector<Binding> bindings = list_bindings(file);
+    const auto left = std::ranges::find_if(
+        bindings, [](const Binding& one) { return one.keyslot == 1 && one.leftover.has_value(); });
+    if (left == bindings.end() || !file.header().keyslots.contains(*left->leftover)) continue;
+    ++looked_at;
+    Bytes sector(512);
+    const std::uint64_t offset = file.header().keyslots.at(1).area.offset_bytes;
+    file.device()->read(offset, sector);
+    sector[17] ^= std::byte{1};
+    file.device()->write(offset, sector);
+    try {
+      rebind_one(file, 1);
+      ADD_FAILURE() << "at " << at;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kIo);
+    }
+    const SecretBytes passphrase = open_null(*left->jwe);
+    EXPECT_TRUE(luks::unlock(file, passphrase.span(), {.keyslot = *left->leftover}));
+  }
+  EXPECT_GT(looked_at, 0);
+}
+
 // The same with power failing again while the first cut is mended.
 TEST_P(BindingCrashTest, RebindOutlivesASecondCut) {
   const Bytes first = start(1);

@@ -266,6 +266,26 @@ TEST(Seal, LeavesServersThatAreDownForLater) {
   EXPECT_NE(error_of([&] { unseal(jwe, places.context); }), std::nullopt);
 }
 
+// One that hangs takes its own time only: with one limit for all nothing were left for the third.
+TEST(Seal, AServerThatHangsKeepsNoOtherShareFromBeingAdded) {
+  Places places;
+  const SssPin sss = three_servers(places, 1);
+  TestServer& hanging = places.network.add("http://b");
+  TestServer& late = places.network.add("http://c");
+  hanging.mood = late.mood = Mood::kDown;
+  places.context.allow_pending = true;
+  const Jwe jwe = seal({sss}, as_byte_view(kSecret), places.context);
+  hanging.mood = Mood::kHangs;
+  late.mood = Mood::kWell;
+  places.context.try_ms = 60'000;
+  places.context.total_ms = 1'000;
+  const ToppedUp done = top_up(jwe, places.context);
+  EXPECT_EQ(done.added, 1U);
+  EXPECT_EQ(done.pending, 1U);
+  ASSERT_EQ(done.errors.size(), 1U);
+  EXPECT_EQ(done.errors[0].code(), Code::kTimeout);
+}
+
 // A region that waits for one of its servers remembers what the others showed.
 TEST(Seal, TrustsTheKeysLaterThatItSawAtFirst) {
   Places places;

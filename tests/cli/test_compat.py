@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli_tools import PBKDF2, PROGRAM, ok
+from luksmeta_tools import crc32c
 
 COMPAT = Path(PROGRAM).parent / "compat"
 REPLACES = 0x4c100000  # docs/format/luksmeta.md
@@ -19,15 +20,6 @@ def call(*words, cwd, status=0, stdin=b""):
                           env={**os.environ, "LUKSKEEP_ARCHIVE": "off"})
     assert done.returncode == status, done
     return done
-
-
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
 
 
 def mark_record(volume, slot, mark):

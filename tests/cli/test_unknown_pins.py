@@ -3,17 +3,16 @@
 import base64
 import json
 import os
-import struct
 import subprocess
 
 import pytest
 
 import cli_tools
 from cli_tools import PBKDF2, fails, ok, run
+from luksmeta_tools import CLEVIS_RECORD, add_record, records
 
 FOREIGN_RECORD = bytes.fromhex("0123456789abcdef0123456789abcdef")
 FOREIGN_UUID = "01234567-89ab-cdef-0123-456789abcdef"
-CLEVIS_RECORD = bytes.fromhex("cb6e890481ff40daa84a07ab9ab5715e")
 
 
 def b64(data):
@@ -41,40 +40,6 @@ def mixed():
 def flattened(jwe):
     names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
     return dict(zip(names, jwe.split(".")))
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def add_record(path, slot, kind, data):
-    """As the luksmeta tool saves it, behind those that are there."""
-    volume = bytearray(path.read_bytes())
-    gap = volume.index(b"LUKSMETA")
-    table = bytearray(volume[gap:gap + 272])
-    rows = [struct.unpack_from(">16sIIII", table, 16 + 32 * i) for i in range(8)]
-    start = max([4096] + [row[1] + -(-row[2] // 4096) * 4096 for row in rows])
-    struct.pack_into(">16sIIII", table, 16 + 32 * slot, kind, start, len(data), crc32c(data), 0)
-    struct.pack_into(">I", table, 12, 0)
-    struct.pack_into(">I", table, 12, crc32c(bytes(table)))
-    volume[gap:gap + 272] = table
-    volume[gap + start:gap + start + len(data)] = data
-    path.write_bytes(volume)
-
-
-def records(path, slots):
-    volume = path.read_bytes()
-    gap = volume.index(b"LUKSMETA")
-    found = []
-    for slot in slots:
-        row = struct.unpack_from(">16sIIII", volume, gap + 16 + 32 * slot)
-        found.append((row, volume[gap + row[1]:gap + row[1] + row[2]]))
-    return found
 
 
 def bind(place, slot):
