@@ -1,8 +1,11 @@
 #include "nbde/seal.h"
 
+#include <atomic>
+#include <chrono>
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -137,6 +140,55 @@ TEST(Seal, TrustsOnlyForAReason) {
     if (!error) continue;
     EXPECT_EQ(error->code(), Code::kUnsafe) << row.name << ": " << error->message();
   }
+}
+
+// The first server of the policy answers last.
+TEST(Seal, AsksAboutServersInTheOrderOfThePolicy) {
+  Places places;
+  SssPin sss{.threshold = 2, .pins = {}};
+  for (const std::string url : {"http://a", "http://b", "http://c"}) {
+    places.network.add(url);
+    sss.pins.push_back({TangPin{.url = url}});
+  }
+  std::atomic<int> answered{0};
+  places.context.try_ms = places.context.total_ms = 60'000;
+  places.context.send = [&, send = places.network.send()](const net::HttpRequest& request,
+                                                          const net::HttpLimits& limits,
+                                                          const CancelToken* cancel) {
+    if (request.url.starts_with("http://a/")) {
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+      while (answered < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+      // Time for questions that do not wait for their turn.
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    net::HttpResponse response = send(request, limits, cancel);
+    ++answered;
+    return response;
+  };
+  std::vector<std::string> asked;
+  places.context.ask_trust = [&](std::string_view url, const std::vector<std::string>&) {
+    asked.emplace_back(url);
+    return true;
+  };
+  const Jwe jwe = seal({sss}, as_byte_view(kSecret), places.context);
+  EXPECT_EQ(asked, (std::vector<std::string>{"http://a", "http://b", "http://c"}));
+  EXPECT_EQ(text_of(unseal(jwe, places.context)), kSecret);
+
+  // Nobody is asked about those behind one that fails, or about those behind a no.
+  asked.clear();
+  places.network.add("http://b").mood = Mood::kDown;
+  EXPECT_EQ(error_of([&] { seal({sss}, as_byte_view(kSecret), places.context); })->code(),
+            Code::kRemote);
+  EXPECT_EQ(asked, (std::vector<std::string>{"http://a"}));
+  asked.clear();
+  places.network.add("http://b").mood = Mood::kWell;
+  places.context.ask_trust = [&](std::string_view url, const std::vector<std::string>&) {
+    asked.emplace_back(url);
+    return url != "http://b";
+  };
+  EXPECT_EQ(error_of([&] { seal({sss}, as_byte_view(kSecret), places.context); })->code(),
+            Code::kUnsafe);
+  EXPECT_EQ(asked, (std::vector<std::string>{"http://a", "http://b"}));
 }
 
 TEST(Unseal, NamesWhatAServerDoesWrong) {
