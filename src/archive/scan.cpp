@@ -20,6 +20,7 @@
 #include "luks/luks2_codec.h"
 #include "storage/block_holders.h"
 #include "storage/file_device.h"
+#include "storage/raid_member.h"
 
 namespace lukskeep::archive {
 namespace {
@@ -44,13 +45,18 @@ bool may_be_luks(const Device& device) {
   });
 }
 
-void look_at(const std::string& path, const Found& found, ScanReport& report) {
+void look_at(const std::string& path, const Found& found, ScanReport& report,
+             bool may_be_member = false) {
   ++report.looked_at;
   std::optional<luks::HeaderFile> file;
   try {
-    std::shared_ptr<Device> device = storage::open_file(path, {.lock = false});
+    const std::shared_ptr<Device> device = storage::open_file(path, {.lock = false});
     if (!may_be_luks(*device)) return;
-    file.emplace(luks::HeaderFile::open(std::move(device)));
+    file.emplace(luks::HeaderFile::open(device));
+    if (may_be_member && storage::is_raid_member(*device)) {
+      report.members.push_back(path);
+      return;
+    }
   } catch (const Error& error) {
     // Magic in other data, or a header that is lost, is no volume that could be archived.
     if (error.code() != Code::kNotLuks) ++report.unreadable;
@@ -80,9 +86,11 @@ bool has_medium(const std::string& path) {
   return true;
 }
 
-void look_at_device(const std::string& path, const Found& found, ScanReport& report) {
+// What dm-crypt has is a volume, whatever is left behind its data.
+void look_at_device(const std::string& path, const fs::path& device, const Found& found,
+                    ScanReport& report) {
   const std::size_t before = report.unreadable;
-  look_at(path, found, report);
+  look_at(path, found, report, !storage::has_holders(device));
   if (report.unreadable != before && !has_medium(path)) report.unreadable = before;
 }
 
@@ -154,7 +162,7 @@ ScanReport scan_block_devices(const Found& found, const CancelToken* cancel) {
     // The volume is what is made of the parts: each alone is a copy that must not differ.
     if (is_hidden(entry.path()) || storage::is_part_of_another(entry.path())) continue;
     if (fs::is_block_file(path, error)) {
-      look_at_device(path.string(), found, report);
+      look_at_device(path.string(), entry.path(), found, report);
     } else if (!has_no_size(entry.path())) {
       ++report.unreadable;
     }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include <lukskeep/progress.h>
 
@@ -13,6 +14,9 @@ namespace lukskeep::archive {
 struct ScanReport {
   std::size_t looked_at = 0;
   std::size_t unreadable = 0;  // files, folders and devices that could not be read
+  // Devices with a header that are members of a RAID which is not assembled: the volume is on the
+  // whole, and a change of one alone would make the others differ.
+  std::vector<std::string> members;
 };
 
 // Calls `found` for each header below `root` (a folder, whose symbolic links are not followed and
@@ -25,7 +29,8 @@ ScanReport scan(const std::string& root,
                 const CancelToken* cancel);
 
 // The same for the block devices of this machine. Those that are a part of another (a path of
-// multipath, a member of a RAID) are passed over, and so are drives without a medium. A device
+// multipath, a member of a RAID) are passed over, and so are drives without a medium; members of a
+// RAID that is not assembled are noted. A device
 // without a name in /dev cannot be read.
 ScanReport scan_block_devices(
     const std::function<void(const luks::HeaderFile&, const std::string& path)>& found,

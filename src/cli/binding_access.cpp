@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <lukskeep/error.h>
 
@@ -153,6 +154,19 @@ std::vector<int> binding_keyslots(const luks::HeaderFile& file, std::optional<in
               "'lukskeep bindings' lists those that there are");
 }
 
+std::string unknown_pins_of(const luks::HeaderFile& file, int keyslot) {
+  std::set<std::string> names;
+  for (const nbde::Binding& one : nbde::list_bindings(file)) {
+    if (one.orphan || !one.jwe || final_keyslot(one) != keyslot) continue;
+    try {
+      names.merge(nbde::unknown_pins(nbde::describe(*one.jwe, "the binding")));
+    } catch (const Error& error) {
+      if (error.code() != Code::kDamaged && error.code() != Code::kUnsupported) throw;
+    }
+  }
+  return printable(fmt::format("{}", fmt::join(names, ", ")), 256);
+}
+
 nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
                                   const nbde::PinContext& context, luks::UnlockOptions options) {
   std::vector<nbde::Binding> bindings = nbde::list_bindings(file);
@@ -160,6 +174,13 @@ nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
   std::ranges::stable_partition(bindings, [](const nbde::Binding& one) { return !one.replaces; });
   const std::string what =
       fmt::format("the binding of keyslot {} of '{}'", keyslot, file.device()->name());
+  if (const std::string unknown = unknown_pins_of(file, keyslot); !unknown.empty()) {
+    throw Error(
+        Code::kUnsupported,
+        fmt::format("{} has pins that are not known here, and stays as it is: {}", what, unknown),
+        "bind it anew with the program that made it, or give it another policy with "
+        "'lukskeep edit'");
+  }
   std::string why;
   for (const nbde::Binding& one : bindings) {
     if (one.orphan || final_keyslot(one) != keyslot) continue;
@@ -182,12 +203,13 @@ nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
 
 void rebind_keyslot(luks::HeaderFile& file, const luks::Unlocked& key, int keyslot,
                     const nbde::PinContext& context, const luks::UnlockOptions& options,
-                    const std::function<void(const nbde::Jwe&)>& check) {
+                    const RebindRules& rules) {
   const auto once = [&] {
-    const nbde::PinPolicy policy = policy_of_binding(file, keyslot, context, options);
+    const nbde::PinPolicy policy =
+        rules.policy ? rules.policy() : policy_of_binding(file, keyslot, context, options);
     const auto seal = [&](ByteView passphrase) {
       nbde::Jwe jwe = nbde::seal(policy, passphrase, context);
-      if (check) check(jwe);
+      if (rules.check) rules.check(jwe);
       return jwe;
     };
     const auto open = [&](const nbde::Jwe& jwe) { return nbde::unseal(jwe, context); };

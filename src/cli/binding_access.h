@@ -44,17 +44,28 @@ OpenedVolume unlock_for_binding(const Session& session, const luks::HeaderFile& 
 // Throws Error{kNotFound} if there is none.
 std::vector<int> binding_keyslots(const luks::HeaderFile& file, std::optional<int> wanted);
 
+// The names of the pins of the binding of `keyslot` that are not known here, with commas between;
+// empty if there are none, or nothing can be said.
+std::string unknown_pins_of(const luks::HeaderFile& file, int keyslot);
+
 // The policy that the binding of `keyslot` was sealed by: of one that opens the keyslot, since who
 // can write to a header can put any policy there. Asks its servers. Throws Error{kUnsafe} if none
-// does.
+// does, kUnsupported if it has pins that are not known here.
 nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
                                   const nbde::PinContext& context, luks::UnlockOptions options);
 
+struct RebindRules {
+  // Sees what is sealed before anything is written, and may throw.
+  std::function<void(const nbde::Jwe&)> check;
+  // What to seal to; empty: policy_of_binding.
+  std::function<nbde::PinPolicy()> policy;
+};
+
 // Gives the binding of `keyslot` a new passphrase and new keys by its own policy; a rebind that was
-// cut is completed first. `key` opens the volume; `check` sees what is sealed before anything is
-// written, and may throw. Throws what policy_of_binding and nbde::rebind throw.
+// cut is completed first. `key` opens the volume. Throws what `rules`, policy_of_binding and
+// nbde::rebind throw.
 void rebind_keyslot(luks::HeaderFile& file, const luks::Unlocked& key, int keyslot,
                     const nbde::PinContext& context, const luks::UnlockOptions& options,
-                    const std::function<void(const nbde::Jwe&)>& check = {});
+                    const RebindRules& rules = {});
 
 }  // namespace lukskeep::cli

@@ -34,8 +34,10 @@ OrderedJson or_null(const std::optional<T>& value) {
 std::string binding_state(const nbde::Binding& binding) {
   if (binding.orphan) return "orphan";
   std::string problem;
-  if (!try_describe(binding, problem)) return "damaged";
-  return binding.replaces || binding.leftover ? "unfinished" : "good";
+  const auto pin = try_describe(binding, problem);
+  if (!pin) return "damaged";
+  if (binding.replaces || binding.leftover) return "unfinished";
+  return nbde::is_known_pin(pin->pin) ? "good" : "unknown";
 }
 
 OrderedJson binding_json(const nbde::Binding& binding) {

@@ -11,7 +11,8 @@
 
 namespace lukskeep::cli {
 
-// "good", "damaged", "orphan" (opens nothing), "unfinished" (of a rebind that was cut).
+// "good", "damaged", "orphan" (opens nothing), "unfinished" (of a rebind that was cut), "unknown"
+// (of a pin that only the program that made it knows).
 std::string binding_state(const nbde::Binding& binding);
 
 OrderedJson binding_json(const nbde::Binding& binding);

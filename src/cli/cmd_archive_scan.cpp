@@ -57,7 +57,12 @@ class ArchiveScan final : public Command {
     text += fmt::format("{} volume{} among {} files and devices, {} of which could not be read\n",
                         volumes.size(), volumes.size() == 1 ? "" : "s", seen.looked_at,
                         seen.unreadable);
+    for (const std::string& member : seen.members) {
+      text += fmt::format("passed over: {}, a member of a RAID that is not assembled\n",
+                          printable(member, 256));
+    }
     OrderedJson json = {{"volumes", std::move(volumes)},
+                        {"members", seen.members},
                         {"looked_at", seen.looked_at},
                         {"unreadable", seen.unreadable},
                         {"dry_run", session.dry_run}};

@@ -109,6 +109,13 @@ class Edit final : public Command {
                   fmt::format("'{}' has {} bindings", printable(volume_.volume, 256), slots.size()),
                   "--slot N says which of them ('lukskeep bindings' lists them)");
     }
+    const std::string unknown = slot_ ? "" : unknown_pins_of(file, slots.front());
+    if (!unknown.empty()) {
+      throw Error(Code::kUsage,
+                  fmt::format("the binding of keyslot {} has pins that are not known here: {}",
+                              slots.front(), unknown),
+                  fmt::format("--slot {} says that it may go all the same", slots.front()));
+    }
     const OpenedVolume opened = unlock_for_binding(session, file, source_, key_, context);
     const auto rebind = [&] {
       return nbde::rebind(file, opened.unlocked, slots.front(), sealer(policy, context),

@@ -41,10 +41,25 @@ class Bindings final : public Command {
       list.push_back(std::move(json));
     }
     if (list.empty()) text = "  none\n";
-    show(session, {{"volume", volume_.volume}, {"bindings", list}}, text);
+    const OrderedJson beside = others(file, text);
+    show(session, {{"volume", volume_.volume}, {"bindings", list}, {"others", beside}}, text);
   }
 
  private:
+  // What is not ours to change, named so that nobody takes it for nothing.
+  static OrderedJson others(const luks::HeaderFile& file, std::string& text) {
+    const bool luks1 = file.header().version == luks::Version::kLuks1;
+    OrderedJson list = OrderedJson::array();
+    for (const nbde::OtherRecord& other : nbde::list_other_records(file)) {
+      list.push_back({{luks1 ? "record" : "token", other.number},
+                      {"type", other.type},
+                      {"keyslots", other.keyslots}});
+      text += fmt::format("  {} {}: {}, of another program\n", luks1 ? "luksmeta record" : "token",
+                          other.number, printable(other.type));
+    }
+    return list;
+  }
+
   static std::string probe(const nbde::Binding& binding, const nbde::PinContext& context,
                            OrderedJson& json) {
     std::vector<nbde::ShareReport> shares;

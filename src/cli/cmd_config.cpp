@@ -71,7 +71,7 @@ class ConfigCommand final : public Command {
       const luks::HeaderFile file = open_header(volume_);
       return show(session, to_json(file.header()), to_text(file.header()) + "\n");
     }
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     luks::Header header = file.header();
     change(header);
     file.commit({.header = std::move(header), .new_areas = {}, .obsolete = {}});

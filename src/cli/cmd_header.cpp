@@ -136,7 +136,7 @@ class HeaderRepair final : public Command {
     }
     if (!problems.empty()) {
       // Every commit leaves two good copies.
-      luks::HeaderFile changing = open_header_for_change(session, volume_);
+      luks::HeaderFile changing = open_header_for_change(session, volume_, true);
       changing.commit({.header = std::move(mended),
                        .new_areas = {},
                        .obsolete = {},
@@ -161,9 +161,9 @@ class HeaderRepair final : public Command {
 
   // A LUKS1 header of which only such fields are damaged as can be known. False if it is none.
   bool mend(const Session& session) const {
-    const auto device =
-        open_device(volume_.header_path(),
-                    session.dry_run ? storage::Access::kRead : storage::Access::kReadWrite);
+    const auto device = open_header_device(
+        volume_.header_path(),
+        session.dry_run ? storage::Access::kRead : storage::Access::kReadWrite, true);
     if (device->size_bytes() < luks::kLuks1HeaderBytes) return false;
     Bytes head(luks::kLuks1HeaderBytes);
     device->read(0, head);

@@ -80,7 +80,7 @@ class KeyRemove final : public Command {
   }
 
   void run(const Session& session) override {
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     const int slot = choose_slot(session, file);
     remove_even_last(session, volume_.volume, slot,
                      [&](bool allow_last) { luks::remove_keyslot(file, slot, allow_last); });

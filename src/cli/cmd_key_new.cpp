@@ -67,7 +67,7 @@ class KeyAdd final : public Command {
   }
 
   void run(const Session& session) override {
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     check_slot(file.header());
     const OpenedVolume opened = unlock_volume(session, file, key_, key_.unlock_options(session));
     const SecretBytes passphrase = read_new_passphrase(session, new_key_, volume_.volume);
@@ -128,7 +128,7 @@ class KeyReplace final : public Command {
   }
 
   void run(const Session& session) override {
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     luks::UnlockOptions options = key_.unlock_options(session);
     options.keyslot = slot_;
     options.allow_unbound = true;

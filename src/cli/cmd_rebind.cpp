@@ -1,6 +1,8 @@
 // unbind, rebind, top-up: bindings that go, and that get new keys or the shares they lack.
+#include <algorithm>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -76,7 +78,8 @@ class Rebind final : public Command {
 
   void run(const Session& session) override {
     luks::HeaderFile file = open_header_for_change(session, volume_, true);
-    const std::vector<int> slots = binding_keyslots(file, slot_);
+    std::vector<int> slots = binding_keyslots(file, slot_);
+    const std::vector<int> left = slot_ ? std::vector<int>{} : take_unknown(file, slots);
     const OpenedVolume opened =
         unlock_for_binding(session, file, source_, key_, servers_.context(session));
     nbde::PinContext context = servers_.context(session);
@@ -84,13 +87,30 @@ class Rebind final : public Command {
     for (const int slot : slots) {
       rebind_keyslot(file, opened.unlocked, slot, context, key_.unlock_options(session));
     }
-    report(session, {{"volume", volume_.volume}, {"keyslots", slots}},
+    if (!left.empty()) session.outcome->exit_status = 1;
+    report(session, {{"volume", volume_.volume}, {"keyslots", slots}, {"left", left}},
            fmt::format("{} keyslot{} {} of '{}' with a new passphrase and the same policy",
                        session.dry_run ? "would bind" : "bound", slots.size() == 1 ? "" : "s",
                        fmt::join(slots, ", "), printable(volume_.volume, 256)));
   }
 
  private:
+  // Out of `slots` those that only another program can bind anew, unless there are no others.
+  std::vector<int> take_unknown(const luks::HeaderFile& file, std::vector<int>& slots) const {
+    const auto known = std::ranges::stable_partition(
+        slots, [&](int slot) { return unknown_pins_of(file, slot).empty(); });
+    if (known.begin() == slots.begin()) return {};
+    const std::vector<int> left(known.begin(), known.end());
+    slots.erase(known.begin(), known.end());
+    for (const int slot : left) {
+      warn(
+          fmt::format("the binding of keyslot {} of '{}' has pins that are not known here, and "
+                      "stays as it is: {}",
+                      slot, printable(volume_.volume, 256), unknown_pins_of(file, slot)));
+    }
+    return left;
+  }
+
   VolumeArgs volume_;
   KeyArgs key_;
   PinContextArgs servers_;

@@ -8,6 +8,8 @@
 #include <set>
 #include <string>
 #include <system_error>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
@@ -70,8 +72,9 @@ struct VolumesArgs {
       note_unseen(folder, "files and folders", archive::scan(folder, take, session.cancel), unseen);
     }
     if (this_machine) {
-      note_unseen("this machine", "block devices",
-                  archive::scan_block_devices(take, session.cancel), unseen);
+      const archive::ScanReport seen = archive::scan_block_devices(take, session.cancel);
+      note_unseen("this machine", "block devices", seen, unseen);
+      note_members(seen, unseen);
     }
     // A machine may have none; a folder or a list that is named is for the volumes there.
     if (found.empty() && unseen.empty() && !this_machine) {
@@ -81,6 +84,22 @@ struct VolumesArgs {
   }
 
  private:
+  // Neither it nor the whole is dealt with, and what is bound there needs its key still.
+  static void note_members(const archive::ScanReport& seen,
+                           std::vector<nbde::RekeyedVolume>& unseen) {
+    for (const std::string& member : seen.members) {
+      nbde::RekeyedVolume row;
+      row.volume = member;
+      row.left.push_back(
+          {.keyslot = -1,
+           .error =
+               Error(Code::kBusy,
+                     "it is a member of a RAID that is not assembled: the volume is on the "
+                     "whole (or md's superblock is left from before: mdadm --zero-superblock)")});
+      unseen.push_back(std::move(row));
+    }
+  }
+
   static void note_unseen(const std::string& where, std::string_view what,
                           const archive::ScanReport& seen,
                           std::vector<nbde::RekeyedVolume>& unseen) {
@@ -139,6 +158,10 @@ class Rekey final : public Command {
                       .help = "the only keys, exchange and signing, that a binding may get and did "
                               "not have; may be repeated (needed if a signing key is to go)"},
                      [this](const std::string& value) { add_key(value, new_keys_); });
+    options.add({.name = "--key",
+                 .value = "SOURCE",
+                 .help = "with --new-key: opens the volumes whose servers do not answer any more"},
+                source_);
     options.add({.name = "--journal",
                  .value = "FILE",
                  .help = "without --tang-key: remember in FILE what is done; a run that was cut "
@@ -193,8 +216,24 @@ class Rekey final : public Command {
                   "what is done shows in the volumes: their bindings do not depend on the key any "
                   "more");
     }
+    refuse_sources();
     if (!journal_.empty() && storage::same_place(journal_, report_)) {
       throw Error(Code::kUsage, "--journal and --report name the same file");
+    }
+  }
+
+  void refuse_sources() const {
+    if (source_.empty()) return;
+    if (new_keys_.empty()) {
+      throw Error(
+          Code::kUsage, "--key is of no use without --new-key",
+          "a binding that does not open proves nothing: --new-key says which keys are right");
+    }
+    const keys::KeySource source = keys::parse_key_source(source_);
+    if (source.kind == keys::KeySource::Kind::kPrompt ||
+        source.kind == keys::KeySource::Kind::kFd || source.path == "-") {
+      throw Error(Code::kUsage, fmt::format("'{}' can be read once only", printable(source_)),
+                  "each of the volumes is opened with it: file:PATH names a file");
     }
   }
 
@@ -228,7 +267,8 @@ class Rekey final : public Command {
   // Whatever is wrong with one volume, the others are done.
   nbde::RekeyedVolume rekey(const Session& session, const std::string& path,
                             nbde::RekeyJournal* journal) {
-    nbde::RekeyedVolume result{.volume = path, .uuid = {}, .rebound = {}, .left = {}, .in_use = {}};
+    nbde::RekeyedVolume result{
+        .volume = path, .uuid = {}, .rebound = {}, .left = {}, .unknown = {}, .in_use = {}};
     try {
       rekey_one(session, path, journal, result);
     } catch (const Error& error) {
@@ -291,14 +331,12 @@ class Rekey final : public Command {
                   nbde::RekeyJournal* journal, nbde::RekeyedVolume& result) const {
     nbde::PinContext context = servers_.context(session);
     context.allow_pending = allow_pending_;
-    const luks::UnlockOptions unlock = key_.unlock_options(session);
-    const OpenedVolume opened = unlock_by_binding(file, context, unlock);
+    const OpenedVolume opened = open(session, file, context);
     for (const int slot : slots) {
       try {
         const nbde::SealedPin before = binding_before(file, slot);
         refuse_signing_keys(before);
-        rebind_keyslot(file, opened.unlocked, slot, context, unlock,
-                       [&](const nbde::Jwe& jwe) { refuse_wrong_keys(before, jwe); });
+        rebind_one(session, file, opened.unlocked, slot, context, before);
         if (journal != nullptr) {
           journal->note(file.header().uuid, slot, nbde::sealed_of(nbde::find_binding(file, slot)));
         }
@@ -308,6 +346,57 @@ class Rekey final : public Command {
         result.left.push_back({.keyslot = slot, .error = error});
       }
     }
+  }
+
+  // With --key if that opens it.
+  OpenedVolume open(const Session& session, const luks::HeaderFile& file,
+                    const nbde::PinContext& context) const {
+    const luks::UnlockOptions unlock = key_.unlock_options(session);
+    if (source_.empty()) return unlock_by_binding(file, context, unlock);
+    try {
+      // One at a time: what people type costs far more memory than what bindings hold.
+      const std::lock_guard lock(unlocking_);
+      return unlock_for_binding(session, file, source_, key_, context);
+    } catch (const Error& error) {
+      if (error.code() != Code::kWrongPassphrase) throw;
+      return unlock_by_binding(file, context, unlock);
+    }
+  }
+
+  void rebind_one(const Session& session, luks::HeaderFile& file, const luks::Unlocked& key,
+                  int slot, nbde::PinContext context, const nbde::SealedPin& before) const {
+    const luks::UnlockOptions unlock = key_.unlock_options(session);
+    // Whether nothing says that the policy is the one that was bound.
+    bool unproven = false;
+    context.ask_trust = [&](auto&&...) { return unproven; };
+    const auto policy = [&] {
+      unproven = false;
+      try {
+        return policy_of_binding(file, slot, context, unlock);
+      } catch (const Error& error) {
+        if (source_.empty() || error.code() != Code::kUnsafe) throw;
+        unproven = true;
+        return policy_for_new_keys(nbde::policy_of(before), error);
+      }
+    };
+    const auto check = [&](const nbde::Jwe& jwe) {
+      refuse_wrong_keys(unproven ? nbde::SealedPin{} : before, jwe);
+    };
+    rebind_keyslot(file, key, slot, context, unlock, {.check = check, .policy = policy});
+  }
+
+  // The same servers, by whatever keys --new-key names: refuse_wrong_keys() sees to these. Another
+  // pin anybody could have put there.
+  static nbde::PinPolicy policy_for_new_keys(nbde::PinPolicy policy, const Error& error) {
+    if (auto* tang = std::get_if<nbde::TangPin>(&policy.pin)) {
+      tang->thumbprint.clear();
+      tang->trusted_keys = {};
+      return policy;
+    }
+    auto* sss = std::get_if<nbde::SssPin>(&policy.pin);
+    if (sss == nullptr) throw Error(error);
+    for (nbde::PinPolicy& pin : sss->pins) pin = policy_for_new_keys(std::move(pin), error);
+    return policy;
   }
 
   // What a keyslot is bound by, not what a run that was cut was about to bind it by.
@@ -352,7 +441,11 @@ class Rekey final : public Command {
     for (const nbde::Binding& binding : nbde::list_bindings(file)) {
       if (binding.orphan || !binding.jwe) continue;
       try {
-        result.in_use.merge(nbde::keys_of(nbde::describe(*binding.jwe, "the binding")));
+        const nbde::SealedPin pin = nbde::describe(*binding.jwe, "the binding");
+        result.in_use.merge(nbde::keys_of(pin));
+        for (const std::string& name : nbde::unknown_pins(pin)) {
+          result.unknown.emplace_back(binding.keyslot, name);
+        }
       } catch (const Error& error) {
         // In result.left already.
         if (error.code() == Code::kInterrupted) throw;
@@ -375,6 +468,10 @@ class Rekey final : public Command {
                                     : fmt::format("{}: keyslot {} LEFT: {}\n", name,
                                                   problem.keyslot, problem.error.message());
       }
+      for (const auto& [keyslot, pin] : result.unknown) {
+        text += fmt::format("{}: keyslot {} has the pin '{}', which is not known here\n", name,
+                            keyslot, printable(pin));
+      }
     }
     const auto left = json["left"].get<std::size_t>();
     text +=
@@ -396,6 +493,7 @@ class Rekey final : public Command {
   VolumesArgs volumes_;
   std::vector<std::string> keys_;
   std::vector<std::string> new_keys_;
+  std::string source_;
   std::string journal_;
   std::string report_;
   std::optional<std::uint32_t> jobs_;
@@ -404,6 +502,7 @@ class Rekey final : public Command {
   PinContextArgs servers_;
   bool allow_pending_ = false;
   std::mutex mutex_;
+  mutable std::mutex unlocking_;
 };
 
 }  // namespace

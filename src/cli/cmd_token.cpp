@@ -66,7 +66,7 @@ class TokenImport final : public Command {
   }
 
   void run(const Session& session) override {
-    luks::HeaderFile file = open_header_for_change(session, volume_);
+    luks::HeaderFile file = open_header_for_change(session, volume_, true);
     luks::Header header = file.header();
     if (header.version == luks::Version::kLuks1) {
       throw Error(Code::kUnsupported, fmt::format("'{}' is LUKS1, which has no tokens",
@@ -143,7 +143,7 @@ class TokenRemove final : public Command {
   void declare(Options& options) override { args_.declare(options); }
 
   void run(const Session& session) override {
-    luks::HeaderFile file = open_header_for_change(session, args_.volume);
+    luks::HeaderFile file = open_header_for_change(session, args_.volume, true);
     const std::string type = args_.find(file.header()).type;
     luks::Header header = file.header();
     header.tokens.erase(args_.id);

@@ -2,8 +2,6 @@
 #include "cli/compat_clevis.h"
 
 #include <algorithm>
-#include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -38,12 +36,8 @@ void add_thresholds(Json& json, std::size_t depth = 0) {
   for (Json& member : json) add_thresholds(member, depth + 1);
 }
 
-// One question at a time, whichever thread has it: servers are asked at once, and the first that
-// answers is the first that is asked about.
 nbde::TrustQuestion terminal_question(const CancelToken& cancel) {
-  return [&cancel, lock = std::make_shared<std::mutex>()](
-             std::string_view url, const std::vector<std::string>& thumbprints) {
-    const std::scoped_lock guard(*lock);
+  return [&cancel](std::string_view url, const std::vector<std::string>& thumbprints) {
     say(fmt::format("{}\nThe advertisement contains the following signing keys:\n\n{}\n",
                     printable(url, 128), fmt::join(thumbprints, "\n")));
     return terminal_yes("Do you wish to trust these keys? [ynYN] ",

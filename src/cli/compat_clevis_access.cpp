@@ -27,7 +27,7 @@ std::optional<luks::HeaderFile> try_open(const Session* changing, const std::str
                                          std::string_view complaint) {
   try {
     const VolumeArgs args = device_args(device);
-    return changing != nullptr ? open_header_for_change(*changing, args) : open_header(args);
+    return changing != nullptr ? open_header_for_change(*changing, args, true) : open_header(args);
   } catch (const Error& error) {
     if (error.code() == Code::kInterrupted || error.code() == Code::kOutOfMemory) throw;
     say(fmt::format(fmt::runtime(complaint), printable(device, 256)));

@@ -1,7 +1,10 @@
 // Configurations as `clevis luks list` spells them. Pure: no I/O.
 #include <array>
+#include <set>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -14,18 +17,29 @@ namespace {
 
 constexpr std::array kShareOrder = {"null", "tang", "tpm2", "sss"};
 
+// And then those of other programs: left out, whoever edits the list would lose them unseen.
+std::vector<std::string> share_order(const nbde::SealedPin& sealed) {
+  std::vector<std::string> order(kShareOrder.begin(), kShareOrder.end());
+  std::set<std::string> others;
+  for (const nbde::SealedPin& share : sealed.shares) {
+    if (!share.problem && !nbde::is_known_pin(share.pin)) others.insert(share.pin);
+  }
+  order.insert(order.end(), others.begin(), others.end());
+  return order;
+}
+
 OrderedJson to_config(const nbde::SealedPin& sealed);
 
 // Grouped by pins, as the configuration has them. One sss in an sss stands without a list.
 OrderedJson sss_config(const nbde::SealedPin& sealed) {
   OrderedJson pins = OrderedJson::object();
-  for (const char* name : kShareOrder) {
+  for (const std::string& name : share_order(sealed)) {
     OrderedJson list = OrderedJson::array();
     for (const nbde::SealedPin& share : sealed.shares) {
       if (share.pin == name && !share.problem) list.push_back(to_config(share));
     }
     if (list.empty()) continue;
-    pins[name] = list.size() == 1 && std::string_view(name) == "sss" ? list.front() : list;
+    pins[name] = list.size() == 1 && name == "sss" ? list.front() : list;
   }
   return {{"t", sealed.threshold}, {"pins", std::move(pins)}};
 }

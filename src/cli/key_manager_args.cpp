@@ -86,8 +86,6 @@ bool uses_key_manager(const CommandEntry& entry, const Options& options) {
                                                      "--recipient", "--image-service"};
   // Of the backups of a Tang server's keys no key manager is told.
   if (entry.name.starts_with("tang ")) return false;
-  // What it calls keys are those of servers.
-  if (entry.name == "rekey") return false;
   return entry.name.starts_with("keystore ") ||
          std::ranges::any_of(options.all(), [&](const Options::Info& info) {
            return std::ranges::find(kKeys, info.name) != kKeys.end();

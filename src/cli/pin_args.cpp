@@ -171,8 +171,9 @@ std::string pin_tree_text(const nbde::SealedPin& pin, std::size_t depth) {
         fmt::format(", PCRs {} of {}", fmt::join(pin.tpm2.pcrs, ","), printable(pin.tpm2.pcr_bank));
   }
   if (pin.pin == "sss") text += fmt::format(", {} of {}", pin.threshold, pin.shares.size());
-  text += pin.problem ? fmt::format(": {}\n", pin.problem->message())
-                      : fmt::format(": {}\n", nbde::share_state_name(pin.state));
+  text += fmt::format(": {}\n", pin.problem                   ? pin.problem->message()
+                                : nbde::is_known_pin(pin.pin) ? nbde::share_state_name(pin.state)
+                                                              : "a pin that is not known here");
   for (const nbde::SealedPin& share : pin.shares) text += pin_tree_text(share, depth + 1);
   return text;
 }

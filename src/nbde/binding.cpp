@@ -30,6 +30,15 @@ luks::LuksmetaType record_type() {
   return type;
 }
 
+std::string uuid_text(const luks::LuksmetaType& type) {
+  std::string text;
+  for (std::size_t i = 0; i < type.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", std::to_integer<unsigned>(type.at(i)));
+  }
+  return text;
+}
+
 // What is wrong with a binding is a finding.
 template <typename Read>
 void read_into(Binding& binding, const Read& read) {
@@ -41,12 +50,13 @@ void read_into(Binding& binding, const Read& read) {
   }
 }
 
-std::optional<int> replaced_by(const Json& token) {
-  const auto found = token.find(kReplacesMember);
+// Absent if it is none below `end`.
+std::optional<unsigned> number_of(const Json& token, const char* name, std::uint64_t end) {
+  const auto found = token.find(name);
   if (found == token.end() || !found->is_number_unsigned()) return std::nullopt;
   const auto number = found->get<std::uint64_t>();
-  if (number >= luks::kLuks2KeyslotCountMax) return std::nullopt;
-  return static_cast<int>(number);
+  if (number >= end) return std::nullopt;
+  return static_cast<unsigned>(number);
 }
 
 void add_token(const luks::Header& header, int id, const luks::Token& token,
@@ -56,7 +66,11 @@ void add_token(const luks::Header& header, int id, const luks::Token& token,
   binding.token = id;
   read_into(binding, [&] {
     const Json json = parse_json(token.json, what);
-    binding.replaces = replaced_by(json);
+    if (const auto replaces = number_of(json, kReplacesMember, luks::kLuks2KeyslotCountMax)) {
+      binding.replaces = static_cast<int>(*replaces);
+    }
+    binding.replaces_print =
+        static_cast<std::uint16_t>(number_of(json, kReplacesPrintMember, 1U << 16U).value_or(0));
     const auto jwe = json.find("jwe");
     if (jwe == json.end()) throw Error(Code::kDamaged, fmt::format("{}: it has no jwe", what));
     return parse_flattened_jwe(*jwe, what);
@@ -87,6 +101,7 @@ std::vector<Binding> luks1_bindings(const luks::HeaderFile& file) {
     binding.keyslot = slot;
     binding.orphan = !file.header().keyslots.contains(slot);
     binding.replaces = marked_keyslot(record.reserved, kReplacesMark);
+    binding.replaces_print = marked_print(record.reserved);
     binding.leftover = marked_keyslot(record.reserved, kLeftoverMark);
     if (binding.replaces == slot) binding.replaces.reset();
     if (binding.leftover == slot) binding.leftover.reset();
@@ -111,6 +126,23 @@ std::vector<Binding> list_bindings(const luks::HeaderFile& file) {
     if (token.type == kBindingTokenType) add_token(header, id, token, bindings);
   }
   return bindings;
+}
+
+std::vector<OtherRecord> list_other_records(const luks::HeaderFile& file) {
+  std::vector<OtherRecord> others;
+  for (const auto& [id, token] : file.header().tokens) {
+    if (token.type == kBindingTokenType) continue;
+    others.push_back({.number = id, .type = token.type, .keyslots = token.keyslots});
+  }
+  if (file.header().version != luks::Version::kLuks1) return others;
+  const auto gap = luks::Luks1Gap::open(file);
+  if (!gap) return others;
+  for (int slot = 0; slot < luks::kLuks1KeyslotCount; ++slot) {
+    const luks::LuksmetaType& type = gap->table().slots.at(static_cast<std::size_t>(slot)).type;
+    if (type == luks::LuksmetaType{} || type == kBindingRecordType) continue;
+    others.push_back({.number = slot, .type = uuid_text(type), .keyslots = {slot}});
+  }
+  return others;
 }
 
 Binding find_binding(const luks::HeaderFile& file, int keyslot) {
@@ -138,11 +170,15 @@ const Jwe& sealed_of(const Binding& binding) {
                                           binding.keyslot, binding.problem));
 }
 
-luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces) {
+luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces,
+                               std::uint16_t replaces_print) {
   Json json = {{"type", kBindingTokenType},
                {"keyslots", {std::to_string(keyslot)}},
                {"jwe", to_flattened(jwe)}};
-  if (replaces) json[kReplacesMember] = static_cast<unsigned>(*replaces);
+  if (replaces) {
+    json[kReplacesMember] = static_cast<unsigned>(*replaces);
+    json[kReplacesPrintMember] = replaces_print;
+  }
   return luks::parse_token(json.dump(), "token of a binding");
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,7 @@ struct Binding {
   std::string problem;
   // Made by a rebind that is to take the place of this keyslot's binding, and was cut before that.
   std::optional<int> replaces;
+  std::uint16_t replaces_print = 0;  // of that keyslot, as it was then: keyslot_print()
   // LUKS1: this keyslot is left over from such a rebind.
   std::optional<int> leftover;
 };
@@ -46,6 +48,15 @@ struct Binding {
 // Error{kDamaged}.
 std::vector<Binding> list_bindings(const luks::HeaderFile& file);
 
+// What other programs keep beside keyslots, which nothing here changes: a token of another type (of
+// systemd, say), or a luksmeta record of another UUID.
+struct OtherRecord {
+  int number = -1;         // of the token or record
+  std::string type;        // of the token; of a record its UUID
+  std::set<int> keyslots;  // of a record the one that it is beside, active or not
+};
+std::vector<OtherRecord> list_other_records(const luks::HeaderFile& file);
+
 // The binding of `keyslot` that opens something. Throws Error{kNotFound}, kDamaged with its
 // problem.
 Binding find_binding(const luks::HeaderFile& file, int keyslot);
@@ -53,8 +64,9 @@ Binding find_binding(const luks::HeaderFile& file, int keyslot);
 // What sealed the passphrase. Throws Error{kDamaged} with its problem if that cannot be read.
 const Jwe& sealed_of(const Binding& binding);
 
-// A token as Clevis writes it. `replaces`: see Binding.
-luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces = {});
+// A token as Clevis writes it. `replaces` and its print: see Binding.
+luks::Token make_binding_token(const Jwe& jwe, int keyslot, std::optional<int> replaces = {},
+                               std::uint16_t replaces_print = 0);
 
 // A fresh passphrase of a binding, as Clevis makes them: 40 random bytes as 54 characters of
 // base64url.

@@ -65,6 +65,11 @@ int choose_keyslot(const HeaderFile& file, const Luks1Gap* gap, std::optional<in
   for (int id = 0; id < count; ++id) {
     if (header.keyslots.contains(id) || taken_by_others(gap, id)) taken.insert(id);
   }
+  if (wanted && !header.keyslots.contains(*wanted) && taken_by_others(gap, *wanted)) {
+    throw Error(Code::kExists,
+                fmt::format("another program keeps a luksmeta record beside keyslot {}", *wanted),
+                "leave the number out; 'lukskeep bindings' says what it is");
+  }
   if (wanted && taken.contains(*wanted)) {
     throw Error(Code::kExists, fmt::format("keyslot {} is taken", *wanted),
                 "remove it first, or leave the number out");
@@ -132,6 +137,7 @@ struct Fresh {
   Jwe jwe;
   SecretBytes passphrase;
   std::optional<int> replaces;
+  std::uint16_t print = 0;  // of the keyslot that it replaces
 };
 
 int add_luks2(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal, Fresh fresh,
@@ -149,7 +155,7 @@ int add_luks2(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal, F
   change.new_areas.push_back(luks::put_keyslot(change.header, keyslot, key.digest, key.key.span(),
                                                fresh.passphrase.span(),
                                                binding_keyslot(change.header), options.cancel));
-  change.header.tokens[token] = make_binding_token(fresh.jwe, keyslot, fresh.replaces);
+  change.header.tokens[token] = make_binding_token(fresh.jwe, keyslot, fresh.replaces, fresh.print);
   commit_with_remedy(file, std::move(change));
   return keyslot;
 }
@@ -169,7 +175,7 @@ int add_luks1(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal, F
                                                binding_keyslot(change.header), options.cancel));
   wipe_orphan_records(file, gap);
   const std::uint32_t mark =
-      fresh.replaces ? kReplacesMark | static_cast<std::uint32_t>(*fresh.replaces) : 0;
+      fresh.replaces ? make_mark(kReplacesMark, *fresh.replaces, fresh.print) : 0;
   gap.save(
       {.slot = keyslot, .type = kBindingRecordType, .data = as_byte_view(text), .reserved = mark});
   file.commit(std::move(change));
@@ -179,6 +185,7 @@ int add_luks1(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal, F
 int add(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal,
         std::optional<int> replaces, const BindOptions& options) {
   Fresh fresh{.jwe = {}, .passphrase = make_binding_passphrase(), .replaces = replaces};
+  if (replaces) fresh.print = keyslot_print(file.header().keyslots.at(*replaces));
   return file.header().version == luks::Version::kLuks1
              ? add_luks1(file, key, seal, std::move(fresh), options)
              : add_luks2(file, key, seal, std::move(fresh), options);
@@ -318,13 +325,13 @@ void drop_leftover(HeaderFile& file, Luks1Gap& gap, int keyslot, int leftover) {
 // over. At every point the old binding, the helper or the new one is whole.
 void finish_luks1(HeaderFile& file, int keyslot, int helper) {
   if (file.header().keyslots.contains(keyslot) && !holds_same_key(file.header(), keyslot, helper)) {
-    luks::remove_keyslot(file, keyslot, false);
-    // What is added there by others, if power fails now, is not taken for what was bound.
+    // First: what others add there, if power fails now, is not taken for what was bound.
     open_gap(file).wipe(keyslot);
+    luks::remove_keyslot(file, keyslot, false);
   }
   if (!file.header().keyslots.contains(keyslot)) copy_luks1_keyslot(file, helper, keyslot);
   Luks1Gap gap = open_gap(file);
-  gap.move(helper, keyslot, kLeftoverMark | static_cast<std::uint32_t>(helper));
+  gap.move(helper, keyslot, make_mark(kLeftoverMark, helper, 0));
   drop_leftover(file, gap, keyslot, helper);
 }
 
@@ -341,6 +348,13 @@ bool is_bound(const HeaderFile& file, int keyslot) {
   });
 }
 
+// Whether the keyslot that `helper` is to replace is what it was then.
+bool still_there(const HeaderFile& file, const Binding& helper) {
+  const auto found = file.header().keyslots.find(*helper.replaces);
+  return found != file.header().keyslots.end() &&
+         keyslot_print(found->second) == helper.replaces_print;
+}
+
 // Whether what a cut rebind of `keyslot` has left is completed by now.
 bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Opener& open,
             const RebindOptions& options) {
@@ -354,7 +368,7 @@ bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Open
   if (!helper) return false;
   const bool old_is_there = file.header().keyslots.contains(keyslot) &&
                             !holds_same_key(file.header(), keyslot, helper->keyslot);
-  if (old_is_there && !is_bound(file, keyslot)) {
+  if (old_is_there && !still_there(file, *helper)) {
     throw Error(
         Code::kConflict,
         fmt::format("a rebind of '{}' was cut, and keyslot {} has been given to another key "
@@ -363,13 +377,15 @@ bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Open
         fmt::format("remove what is left of the rebind: lukskeep unbind --slot {}",
                     helper->keyslot));
   }
+  // LUKS1: the record goes before the keyslot.
+  const bool old_opens = old_is_there && is_bound(file, keyslot);
   try {
     if (opens(file, key, *helper, open, options)) {
       finish(file, keyslot, *helper);
       return true;
     }
   } catch (const Error& error) {
-    if (error.code() == Code::kInterrupted || !old_is_there) throw;
+    if (error.code() == Code::kInterrupted || !old_opens) throw;
   }
   // It was cut too early, or its servers are gone: from the start.
   remove_binding(file, helper->keyslot, false);
@@ -415,6 +431,17 @@ void replace_at_once(HeaderFile& file, const luks::Unlocked& key, Place place, c
                .obsolete = {area_range(old.keyslots.at(keyslot))}});
 }
 
+// Whether a rebind that was cut has left two keyslots with one binding, of which `keyslot` is one:
+// both hold the same key, or the record of the old one has gone and its keyslot has not.
+bool is_half_rebound(const HeaderFile& file, const std::vector<Binding>& bindings, int keyslot) {
+  return std::ranges::any_of(bindings, [&](const Binding& binding) {
+    const std::optional<int> other = binding.leftover ? binding.leftover : binding.replaces;
+    if (!other || binding.orphan || (binding.keyslot != keyslot && *other != keyslot)) return false;
+    if (holds_same_key(file.header(), binding.keyslot, *other)) return true;
+    return binding.replaces && !is_bound(file, *other) && still_there(file, binding);
+  });
+}
+
 }  // namespace
 
 int add_binding(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal,
@@ -433,14 +460,10 @@ void remove_binding(HeaderFile& file, int keyslot, bool allow_last) {
         "'lukskeep bindings' lists those that there are, 'lukskeep key remove' removes other "
         "keyslots");
   }
-  const bool twins = std::ranges::any_of(bindings, [&](const Binding& binding) {
-    const std::optional<int> other = binding.leftover ? binding.leftover : binding.replaces;
-    return other && !binding.orphan && (binding.keyslot == keyslot || *other == keyslot) &&
-           holds_same_key(file.header(), binding.keyslot, *other);
-  });
-  if (twins) {
+  if (is_half_rebound(file, bindings, keyslot)) {
     throw Error(Code::kConflict,
-                fmt::format("a rebind of '{}' was cut: keyslot {} shares its key with another",
+                fmt::format("a rebind of '{}' was cut: keyslot {} takes the place of another, or "
+                            "has left it",
                             file.device()->name(), keyslot),
                 "lukskeep rebind completes it; then unbind");
   }
@@ -509,7 +532,7 @@ void replace_sealed(HeaderFile& file, const Binding& binding, const Jwe& jwe) {
   HeaderChange change{.header = file.header()};
   luks::Token& token = change.header.tokens[*binding.token];
   std::set<int> keyslots = std::move(token.keyslots);
-  token = make_binding_token(jwe, binding.keyslot, binding.replaces);
+  token = make_binding_token(jwe, binding.keyslot, binding.replaces, binding.replaces_print);
   luks::set_token_keyslots(token, std::move(keyslots));
   commit_with_remedy(file, std::move(change));
 }

@@ -43,7 +43,7 @@ class Reporter {
       return add("damaged", "", error.message(), "lukskeep edit makes it anew");
     }
     look_at(pin);
-    if (!ask) return;
+    if (!ask || !is_known_pin(pin.pin)) return;
     ask_shares(pin);
     ask_servers(pin);
   }
@@ -68,8 +68,9 @@ class Reporter {
       add("weak", "", "the pin 'null' protects nothing: whoever has the header opens the volume",
           "lukskeep edit gives it a policy");
     }
-    if (pin.pin != "tang" && pin.pin != "tpm2" && pin.pin != "sss" && pin.pin != "null") {
-      add("unknown-pin", "", fmt::format("the pin '{}' is not known here", printable(pin.pin)), "");
+    if (!pin.problem && !is_known_pin(pin.pin)) {
+      add("unknown-pin", "", fmt::format("the pin '{}' is not known here", printable(pin.pin)),
+          "the program that made it knows whether it opens, and is needed to bind it anew");
     }
     if (pin.state == ShareState::kPending) {
       add("pending", pin.url, fmt::format("'{}' has no share yet", name_of(pin)),
@@ -108,6 +109,7 @@ class Reporter {
     for (const ShareReport& share : shares) {
       if (share.outcome != ShareReport::Outcome::kFailed || !share.error) continue;
       ++failed;
+      if (!is_known_pin(share.pin) && share.error->code() == Code::kUnsupported) continue;
       const bool down = share.error->code() == Code::kTimeout ||
                         (share.error->code() == Code::kRemote && share.pin == "tang");
       add(down ? "down" : "fails", share.url, share.error->message(), share.error->hint());

@@ -71,12 +71,13 @@ TEST(BindingListTest, ToleratesTokensOfStrangers) {
       clevis(R"("0")", ""),
       clevis(R"("0")", R"(,"jwe":"text")"),
       clevis(R"("0")", R"(,"jwe":{"protected":1})"),
-      clevis(R"("0")", R"(,"lukskeep-replaces":7,"jwe":)" + good),
+      clevis(R"("0")", R"(,"lukskeep-replaces":7,"lukskeep-replaces-print":65535,"jwe":)" + good),
       clevis(R"("0")", R"(,"lukskeep-replaces":99999999999,"jwe":)" + good),
       clevis(R"("0")", R"(,"lukskeep-replaces":"1","jwe":)" + good),
+      clevis(R"("0")", R"(,"lukskeep-replaces":1,"lukskeep-replaces-print":65536,"jwe":)" + good),
   });
   const std::vector<Binding> bindings = list_bindings(file);
-  ASSERT_EQ(bindings.size(), 8U);
+  ASSERT_EQ(bindings.size(), 9U);
   EXPECT_EQ(bindings[0].token, 1);
   EXPECT_EQ(bindings[0].keyslot, 0);
   EXPECT_EQ(bindings[0].jwe, jwe);
@@ -88,8 +89,11 @@ TEST(BindingListTest, ToleratesTokensOfStrangers) {
     EXPECT_NE(bindings[damaged].problem, "") << damaged;
   }
   EXPECT_EQ(bindings[5].replaces, 7);
+  EXPECT_EQ(bindings[5].replaces_print, 65535);
   EXPECT_FALSE(bindings[6].replaces);
   EXPECT_FALSE(bindings[7].replaces);
+  EXPECT_EQ(bindings[8].replaces, 1);
+  EXPECT_EQ(bindings[8].replaces_print, 0);
   EXPECT_EQ(find_binding(file, 0).token, 1);
   EXPECT_THROW(static_cast<void>(find_binding(file, 1)), Error);
 }
@@ -103,9 +107,9 @@ TEST(BindingListTest, ReadsLuksmetaRecords) {
                         std::uint32_t reserved) {
     gap->save({.slot = slot, .type = type, .data = as_byte_view(data), .reserved = reserved});
   };
-  save(0, text, kBindingRecordType, kLeftoverMark | 4);
-  save(1, text, kBindingRecordType, kReplacesMark | 0);
-  save(2, "no JWE", kBindingRecordType, kReplacesMark | 9);
+  save(0, text, kBindingRecordType, make_mark(kLeftoverMark, 4, 0));
+  save(1, text, kBindingRecordType, make_mark(kReplacesMark, 0, 0xabcd));
+  save(2, "no JWE", kBindingRecordType, make_mark(kReplacesMark, 9, 0));
   save(3, text, luks::LuksmetaType{std::byte{1}}, 0);
   const std::vector<Binding> bindings = list_bindings(file);
   ASSERT_EQ(bindings.size(), 3U);
@@ -114,6 +118,7 @@ TEST(BindingListTest, ReadsLuksmetaRecords) {
   EXPECT_EQ(bindings[0].leftover, 4);
   EXPECT_TRUE(bindings[1].orphan);
   EXPECT_EQ(bindings[1].replaces, 0);
+  EXPECT_EQ(bindings[1].replaces_print, 0xabcd);
   EXPECT_FALSE(bindings[2].jwe);
   EXPECT_FALSE(bindings[2].replaces);
 }

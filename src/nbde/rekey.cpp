@@ -262,6 +262,10 @@ OrderedJson rekey_report(std::span<const std::string> keys,
       one["message"] = problem.error.message();
       row["left"].push_back(std::move(one));
     }
+    row["unknown_pins"] = OrderedJson::array();
+    for (const auto& [keyslot, pin] : volume.unknown) {
+      row["unknown_pins"].push_back({{"keyslot", keyslot}, {"pin", pin}});
+    }
     left += volume.left.size();
     in_use.insert(volume.in_use.begin(), volume.in_use.end());
     list.push_back(std::move(row));

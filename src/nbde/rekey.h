@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <lukskeep/error.h>
@@ -76,7 +77,8 @@ struct RekeyedVolume {
   std::string uuid;  // empty: it could not be read
   std::vector<int> rebound;
   std::vector<Problem> left;
-  std::set<std::string> in_use;  // keys_of() all its bindings now
+  std::vector<std::pair<int, std::string>> unknown;  // keyslot, pin that is not known
+  std::set<std::string> in_use;                      // keys_of() all its bindings now
 };
 
 // The report, which `tang delete --wait-for` reads.

@@ -1,8 +1,10 @@
 #include "nbde/seal.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include <fmt/format.h>
@@ -46,6 +48,35 @@ struct LeafState {
   FetchedAdvertisement fetched;
 };
 
+// Servers are asked at once, and answer as they like; people are asked about them in the order of
+// the policy, one after the other, and not any more where one before has failed for good.
+class Turns {
+ public:
+  explicit Turns(std::size_t count) : ended_(count, false) {}
+
+  // Waits until all before `index` have ended. Throws what one of them failed with.
+  void wait(std::size_t index) {
+    std::unique_lock lock(mutex_);
+    const auto last = ended_.begin() + static_cast<std::ptrdiff_t>(index);
+    changed_.wait(lock, [&] { return std::find(ended_.begin(), last, false) == last; });
+    const auto found = failures_.begin();
+    if (found != failures_.end() && found->first < index) throw Error(found->second);
+  }
+
+  void end(std::size_t index, const std::optional<Error>& failure) {
+    const std::lock_guard lock(mutex_);
+    ended_[index] = true;
+    if (failure) failures_.emplace(index, *failure);
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<bool> ended_;
+  std::map<std::size_t, Error> failures_;
+};
+
 class Sealer {
  public:
   Sealer(const PinContext& context, Deadline deadline) : context_(context), deadline_(deadline) {}
@@ -55,6 +86,7 @@ class Sealer {
  private:
   void collect(const PinPolicy& policy);
   void fetch_all();
+  void fetch(std::size_t index, Turns& turns);
   // Whether enough of its servers are there.
   bool is_ready(const PinPolicy& policy) const;
   void check_pending(const PinPolicy& policy) const;
@@ -84,10 +116,30 @@ void Sealer::collect(const PinPolicy& policy) {
 }
 
 void Sealer::fetch_all() {
-  const auto threads = static_cast<unsigned>(leaves_.size());
-  parallel_for(leaves_.size(), threads, [&](std::size_t i) {
-    leaves_[i].fetched = fetch_advertisement(*leaves_[i].pin, context_, deadline_);
-  });
+  Turns turns(leaves_.size());
+  parallel_for(leaves_.size(), static_cast<unsigned>(leaves_.size()),
+               [&](std::size_t i) { fetch(i, turns); });
+}
+
+void Sealer::fetch(std::size_t index, Turns& turns) {
+  PinContext context = context_;
+  if (context_.ask_trust) {
+    context.ask_trust = [&](std::string_view url, const std::vector<std::string>& thumbprints) {
+      turns.wait(index);
+      return context_.ask_trust(url, thumbprints);
+    };
+  }
+  try {
+    FetchedAdvertisement& fetched = leaves_[index].fetched;
+    fetched = fetch_advertisement(*leaves_[index].pin, context, deadline_);
+    turns.end(index, context_.allow_pending ? std::nullopt : fetched.down);
+  } catch (const Error& error) {
+    turns.end(index, error);
+    throw;
+  } catch (...) {
+    turns.end(index, Error(Code::kInternal, "a server could not be asked"));
+    throw;
+  }
 }
 
 bool Sealer::is_ready(const PinPolicy& policy) const {

@@ -24,8 +24,8 @@
 
 namespace lukskeep::nbde {
 
-// Asked about a server whose keys nothing vouches for: true takes them. Called from many threads at
-// once.
+// Asked about a server whose keys nothing vouches for: true takes them. Called from any thread,
+// once at a time, for the servers of one policy in its order.
 using TrustQuestion =
     std::function<bool(std::string_view url, const std::vector<std::string>& signing_thumbprints)>;
 

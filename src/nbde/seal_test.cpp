@@ -1,12 +1,18 @@
 #include "nbde/seal.h"
 
+#include <atomic>
+#include <chrono>
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/base64url.h"
+#include "nbde/binding_test_tools.h"
+#include "nbde/shamir.h"
 #include "nbde/test_servers.h"
 
 namespace lukskeep::nbde {
@@ -136,6 +142,55 @@ TEST(Seal, TrustsOnlyForAReason) {
   }
 }
 
+// The first server of the policy answers last.
+TEST(Seal, AsksAboutServersInTheOrderOfThePolicy) {
+  Places places;
+  SssPin sss{.threshold = 2, .pins = {}};
+  for (const std::string url : {"http://a", "http://b", "http://c"}) {
+    places.network.add(url);
+    sss.pins.push_back({TangPin{.url = url}});
+  }
+  std::atomic<int> answered{0};
+  places.context.try_ms = places.context.total_ms = 60'000;
+  places.context.send = [&, send = places.network.send()](const net::HttpRequest& request,
+                                                          const net::HttpLimits& limits,
+                                                          const CancelToken* cancel) {
+    if (request.url.starts_with("http://a/")) {
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+      while (answered < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+      // Time for questions that do not wait for their turn.
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    net::HttpResponse response = send(request, limits, cancel);
+    ++answered;
+    return response;
+  };
+  std::vector<std::string> asked;
+  places.context.ask_trust = [&](std::string_view url, const std::vector<std::string>&) {
+    asked.emplace_back(url);
+    return true;
+  };
+  const Jwe jwe = seal({sss}, as_byte_view(kSecret), places.context);
+  EXPECT_EQ(asked, (std::vector<std::string>{"http://a", "http://b", "http://c"}));
+  EXPECT_EQ(text_of(unseal(jwe, places.context)), kSecret);
+
+  // Nobody is asked about those behind one that fails, or about those behind a no.
+  asked.clear();
+  places.network.add("http://b").mood = Mood::kDown;
+  EXPECT_EQ(error_of([&] { seal({sss}, as_byte_view(kSecret), places.context); })->code(),
+            Code::kRemote);
+  EXPECT_EQ(asked, (std::vector<std::string>{"http://a"}));
+  asked.clear();
+  places.network.add("http://b").mood = Mood::kWell;
+  places.context.ask_trust = [&](std::string_view url, const std::vector<std::string>&) {
+    asked.emplace_back(url);
+    return url != "http://b";
+  };
+  EXPECT_EQ(error_of([&] { seal({sss}, as_byte_view(kSecret), places.context); })->code(),
+            Code::kUnsafe);
+  EXPECT_EQ(asked, (std::vector<std::string>{"http://a", "http://b"}));
+}
+
 TEST(Unseal, NamesWhatAServerDoesWrong) {
   Places places;
   TestServer& server = places.network.add("http://a");
@@ -263,6 +318,26 @@ TEST(Seal, LeavesServersThatAreDownForLater) {
   EXPECT_NE(error_of([&] { unseal(jwe, places.context); }), std::nullopt);
 }
 
+// One that hangs takes its own time only: with one limit for all nothing were left for the third.
+TEST(Seal, AServerThatHangsKeepsNoOtherShareFromBeingAdded) {
+  Places places;
+  const SssPin sss = three_servers(places, 1);
+  TestServer& hanging = places.network.add("http://b");
+  TestServer& late = places.network.add("http://c");
+  hanging.mood = late.mood = Mood::kDown;
+  places.context.allow_pending = true;
+  const Jwe jwe = seal({sss}, as_byte_view(kSecret), places.context);
+  hanging.mood = Mood::kHangs;
+  late.mood = Mood::kWell;
+  places.context.try_ms = 60'000;
+  places.context.total_ms = 1'000;
+  const ToppedUp done = top_up(jwe, places.context);
+  EXPECT_EQ(done.added, 1U);
+  EXPECT_EQ(done.pending, 1U);
+  ASSERT_EQ(done.errors.size(), 1U);
+  EXPECT_EQ(done.errors[0].code(), Code::kTimeout);
+}
+
 // A region that waits for one of its servers remembers what the others showed.
 TEST(Seal, TrustsTheKeysLaterThatItSawAtFirst) {
   Places places;
@@ -291,6 +366,40 @@ TEST(Seal, LeavesNothingForLaterThatCouldNotBeTrusted) {
   places.network.add("http://c").mood = Mood::kNonsense;
   EXPECT_EQ(error_of([&] { seal({sss}, as_byte_view(kSecret), places.context); })->code(),
             Code::kRemote);
+}
+
+// A share whose pin is another program's stays as it is beside those that come and go.
+TEST(Seal, SharesOfPinsThatAreNotKnownStay) {
+  Places places;
+  const TestServer& server = places.network.add("http://late");
+  SharedSecret secret = SharedSecret::make(1);
+  const SecretBytes share = secret.new_share();
+  const auto foreign = [](const Json& clevis) {
+    return encrypt_jwe({{"alg", "dir"}, {"enc", "A256GCM"}, {"clevis", clevis}},
+                       SecretBytes(kContentKeyBytes).span(), as_byte_view("a share"));
+  };
+  const std::string theirs =
+      to_compact(foreign({{"pin", "pkcs11"}, {"pkcs11", {{"uri", "pkcs11:a"}}}}));
+  const Json sss = {{"t", 1U},
+                    {"p", to_base64url(secret.prime())},
+                    {"jwe", {to_compact(testing::seal_null(share.span())), theirs}}};
+  const Json pending = {{"pin", "tang"},
+                        {"config", {{"url", "http://late"}, {"thp", server.thumbprint()}}}};
+  const Jwe jwe = encrypt_jwe(
+      {{"alg", "dir"},
+       {"enc", "A256GCM"},
+       {"clevis",
+        {{"pin", "sss"}, {"sss", sss}, {"lukskeep", {{"pending", Json::array({pending})}}}}}},
+      secret.key().span(), as_byte_view(kSecret));
+  EXPECT_EQ(unknown_pins(describe(jwe, "it")), std::set<std::string>{"pkcs11"});
+  EXPECT_EQ(text_of(unseal(jwe, places.context)), kSecret);
+  EXPECT_EQ(error_of([&] { policy_of(describe(jwe, "it")); })->code(), Code::kUnsupported);
+  const ToppedUp done = top_up(jwe, places.context);
+  EXPECT_EQ(done.added, 1U);
+  const Json list = jwe_header(done.jwe, "it").at("clevis").at("sss").at("jwe");
+  ASSERT_EQ(list.size(), 3U);
+  EXPECT_EQ(list[1], theirs);
+  EXPECT_EQ(text_of(unseal(done.jwe, places.context)), kSecret);
 }
 
 TEST(Seal, SavedSharesAreConfirmedWhenTheirServerOpensThem) {

@@ -1,5 +1,6 @@
 #include "nbde/sealed_pin.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <utility>
@@ -200,8 +201,21 @@ std::string_view share_state_name(ShareState state) noexcept {
 
 SealedPin describe(const Jwe& jwe, std::string_view what) { return Reader(what).read(jwe, 0); }
 
+bool is_known_pin(std::string_view pin) noexcept {
+  constexpr std::array<std::string_view, 4> kKnown = {"tang", "tpm2", "sss", "null"};
+  return std::ranges::find(kKnown, pin) != kKnown.end();
+}
+
+std::set<std::string> unknown_pins(const SealedPin& pin) {
+  std::set<std::string> names;
+  if (!pin.problem && !is_known_pin(pin.pin)) names.insert(pin.pin);
+  for (const SealedPin& share : pin.shares) names.merge(unknown_pins(share));
+  return names;
+}
+
 OrderedJson to_json(const SealedPin& pin) {
   OrderedJson json = {{"pin", pin.pin}, {"state", share_state_name(pin.state)}};
+  if (!pin.problem && !is_known_pin(pin.pin)) json["known"] = false;
   if (pin.problem) json["problem"] = pin.problem->message();
   if (pin.pin == "tang") {
     json["url"] = pin.url;

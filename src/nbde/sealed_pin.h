@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,6 +51,12 @@ struct SealedPin {
 // limits::kPinsMax pins. A share that is not sound has a `problem`; a pin that is not known is
 // described by its name only.
 SealedPin describe(const Jwe& jwe, std::string_view what);
+
+// Whether this program can open and seal that pin.
+bool is_known_pin(std::string_view pin) noexcept;
+
+// The names of the pins in the tree that are not known: another program's, which opens them.
+std::set<std::string> unknown_pins(const SealedPin& pin);
 
 // For `--json`: pin, state, url, kid, thumbprints of the advertised keys ("signing_keys",
 // "exchange_keys"), curve, threshold, shares and so on.

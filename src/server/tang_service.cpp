@@ -31,8 +31,6 @@ constexpr std::string_view kKinds[] = {"adv", "rec", "healthz", "metrics", "othe
 constexpr int kLookMs = 200;
 // After the first event: the steps of one change are read once.
 constexpr int kSettleMs = 30;
-// What no event tells of (network file systems, Kubernetes' links) shows at the latest now.
-constexpr std::chrono::seconds kLookAnyway{10};
 
 std::int64_t milliseconds_now() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -321,13 +319,14 @@ void TangService::watch(const CancelToken& cancel) {
     }
   } catch (const std::exception& error) {
     folder.reset();
-    warn(fmt::format("changes are seen only every {} seconds: {}", kLookAnyway.count(),
+    warn(fmt::format("changes are seen only every {} seconds: {}", options_.look_anyway_ms / 1000.0,
                      error.what()));
   }
   // What changed between the first reading and now.
   reload_keys();
   reload_access();
-  auto next = std::chrono::steady_clock::now() + kLookAnyway;
+  const std::chrono::milliseconds look_anyway(options_.look_anyway_ms);
+  auto next = std::chrono::steady_clock::now() + look_anyway;
   while (!cancel.cancelled()) {
     pollfd wait{.fd = folder ? folder->fd() : -1, .events = POLLIN, .revents = 0};
     const bool ready = poll(&wait, 1, kLookMs) > 0;
@@ -341,7 +340,7 @@ void TangService::watch(const CancelToken& cancel) {
                                  [end](const std::string& file) { return file.ends_with(end); });
     };
     if (changes.lost) folder->add_tree(options_.key_folder);
-    if (anyway) next = std::chrono::steady_clock::now() + kLookAnyway;
+    if (anyway) next = std::chrono::steady_clock::now() + look_anyway;
     const bool links = !changes.folders.empty();
     if (anyway || changes.lost || links || ends_with(".jwk")) reload_keys();
     if (!options_.access_file) continue;

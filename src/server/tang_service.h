@@ -32,6 +32,9 @@ struct TangServiceOptions {
   bool usage_required = false;
   std::optional<std::string> access_log;
   std::uint32_t rate_per_second = 0;  // of one client; 0: no limit
+  // How often watch() looks at everything, told of changes or not: network file systems tell
+  // nothing of those of other hosts, and Kubernetes exchanges links.
+  std::uint32_t look_anyway_ms = 10'000;
   // Told, from any thread, of what does not end the service: keys that cannot be read, for example.
   std::function<void(const std::string&)> warn;
 };

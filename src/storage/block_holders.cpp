@@ -43,6 +43,12 @@ bool is_part_of_another(const fs::path& device) noexcept {
   }
 }
 
+bool has_holders(const fs::path& device) noexcept {
+  std::error_code error;
+  const fs::directory_iterator it(device / "holders", error);
+  return !error && it != fs::directory_iterator();
+}
+
 fs::path sysfs_folder(const std::string& path) {
   struct stat status{};
   if (::stat(path.c_str(), &status) != 0 || !S_ISBLK(status.st_mode)) return {};

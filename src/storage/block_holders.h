@@ -12,6 +12,9 @@ namespace lukskeep::storage {
 // if there is no such folder: nobody knows then. Throws nothing.
 bool is_part_of_another(const std::filesystem::path& device) noexcept;
 
+// Whether anything has the device. False as well if nobody knows.
+bool has_holders(const std::filesystem::path& device) noexcept;
+
 // The folder of the block device of that name in /dev. Empty: it is none, or not there.
 std::filesystem::path sysfs_folder(const std::string& path);
 

@@ -37,8 +37,11 @@ class BlockHolders : public ::testing::Test {
 TEST_F(BlockHolders, OfAVolumeAreCryptMappings) {
   const fs::path disk = device("sda");
   EXPECT_FALSE(is_part_of_another(disk));
+  EXPECT_FALSE(has_holders(disk));
+  EXPECT_FALSE(has_holders(root_ / "missing"));
   hold(disk, "dm-0", "CRYPT-LUKS2-4c7dd2b465404f84af75ffcce7d2c8eb-root");
   EXPECT_FALSE(is_part_of_another(disk));
+  EXPECT_TRUE(has_holders(disk));
   hold(disk, "dm-1", "mpath-360000000000000000e00000000010001");
   EXPECT_TRUE(is_part_of_another(disk));
 }

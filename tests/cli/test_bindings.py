@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cli_tools import PBKDF2, fails, ok, run
+from luksmeta_tools import CLEVIS_RECORD, add_record
 
 
 @pytest.fixture(params=["luks1", "luks2"])
@@ -58,6 +59,30 @@ def test_bindings_are_listed_rebound_and_removed(volume):
     fails(1, "unbind", "v", "--slot", "0", cwd=volume)
     fails(1, "rebind", "v", cwd=volume)
     fails(1, "passphrase", "v", cwd=volume)
+
+
+def test_a_policy_that_a_stranger_put_there_is_not_followed(volume):
+    """It opens what he sealed, and not the keyslot."""
+    bind(volume)
+    bind(volume)
+    weaker = json.dumps({"t": 1, "pins": {"null": [{}, {}, {}]}})
+    jwe = ok("seal", "--pin", "sss", weaker, stdin=b"of a stranger", cwd=volume).out.strip()
+    if b"LUKSMETA" in (volume / "v").read_bytes():
+        add_record(volume / "v", 1, CLEVIS_RECORD, jwe)
+    else:
+        names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+        token = {"type": "clevis", "keyslots": ["1"],
+                 "jwe": dict(zip(names, jwe.decode().split(".")))}
+        ok("token", "import", "v", "-", "--token", 0, "--replace",
+           stdin=json.dumps(token).encode(), cwd=volume)
+    before = (volume / "v").read_bytes()
+    for more in ([], ["--key", "file:k1"], ["--key", "binding:"]):
+        result = fails(6, "rebind", "v", "--slot", 1, *more, cwd=volume)
+        assert "may be anybody's" in result.err
+    assert (volume / "v").read_bytes() == before
+    ok("edit", "v", "{}", "--pin", "null", "--slot", 1, cwd=volume)
+    assert [one["pin"]["pin"] for one in bindings(volume)] == ["null", "null"]
+    ok("rebind", "v", cwd=volume)
 
 
 def test_the_last_keyslot_goes_only_when_it_is_said(volume):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from cli_tools import PBKDF2, PROGRAM, ok
+from luksmeta_tools import crc32c
 
 COMPAT = Path(PROGRAM).parent / "compat"
-REPLACES = 0x4c4b0100  # docs/format/luksmeta.md
+REPLACES = 0x4c100000  # docs/format/luksmeta.md
 
 
 def call(*words, cwd, status=0, stdin=b""):
@@ -19,15 +20,6 @@ def call(*words, cwd, status=0, stdin=b""):
                           env={**os.environ, "LUKSKEEP_ARCHIVE": "off"})
     assert done.returncode == status, done
     return done
-
-
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
 
 
 def mark_record(volume, slot, mark):
@@ -45,7 +37,7 @@ def mark_record(volume, slot, mark):
 def test_a_change_that_was_cut_when_the_old_keyslot_had_gone_is_completed(place, words):
     ok("create", "v", "--size", "64K", "--type", "luks1", "--key", "file:k1", *PBKDF2, cwd=place)
     ok("bind", "v", "{}", "--pin", "null", "--slot", "2", "--key", "file:k1", cwd=place)
-    mark_record(place / "v", 2, REPLACES | 1)
+    mark_record(place / "v", 2, REPLACES | 1 << 16)
     call("clevis", "luks", *words, "-d", "v", "-s", "3", cwd=place, status=1)
     call("clevis", "luks", *words, "-d", "v", "-s", "1", cwd=place)
     bindings = ok("bindings", "v", "--json", cwd=place).json["bindings"]

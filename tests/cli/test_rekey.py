@@ -39,6 +39,10 @@ def rekey(place, *arguments, check=0, **more):
     (["a", "--tang-key", KEY, "--new-key", "nothing"], "thumbprint"),
     (["--directory", "empty", "--tang-key", KEY], "no volumes"),
     (["--list", "empty/../none", "--tang-key", KEY], "no volumes"),
+    (["a", "--journal", "j", "--key", "file:k1"], "--new-key"),
+    (["a", "--journal", "j", "--key", "prompt:", "--new-key", KEY], "once"),
+    (["a", "--journal", "j", "--key", "fd:0", "--new-key", KEY], "once"),
+    (["a", "--journal", "j", "--key", "file:-", "--new-key", KEY], "once"),
 ])
 def test_what_makes_no_sense_is_refused(volumes, arguments, part):
     (volumes / "empty").mkdir()

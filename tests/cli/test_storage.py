@@ -243,7 +243,7 @@ def test_encrypting_onto_a_block_device_and_back(place, block_device):
     assert ok("decrypt", device, "-", *KEY, cwd=place).out[:len(plain)] == plain
 
 
-def test_bindings_change_while_a_device_is_in_use(place, block_device):
+def test_keys_and_bindings_change_while_a_device_is_in_use(place, block_device):
     device = block_device(20 << 20)
     ok("create", device, *NEW, cwd=place)
     # As dm-crypt has it: nobody else may have it whole.
@@ -254,11 +254,37 @@ def test_bindings_change_while_a_device_is_in_use(place, block_device):
         assert ok("rekey", device, "--journal", "journal", cwd=place).status == 0
         ok("top-up", device, cwd=place)
         ok("unbind", device, "--slot", "1", cwd=place)
-        fails(5, "config", device, "--label", "x", cwd=place)
+        ok("config", device, "--label", "x", cwd=place)
+        ok("token", "import", device, "-", stdin=b'{"type":"note","keyslots":["0"]}', cwd=place)
+        ok("key", "add", device, *KEY, "--new-key", "file:k2", "--slot", "3", *PBKDF2, cwd=place)
+        ok("key", "change", device, "--key", "file:k2", "--new-key", "file:k3", *PBKDF2, cwd=place)
+        ok("key", "remove", device, "--slot", "3", cwd=place)
+        ok("header", "repair", device, cwd=place)
+        fails(5, "erase", device, "--yes", cwd=place)
         fails(5, "create", device, "--yes", *NEW, cwd=place)
     finally:
         os.close(held)
     ok("key", "test", device, *KEY, cwd=place)
+
+
+def test_a_member_of_a_raid_that_is_not_assembled_is_left(place, block_device):
+    size = 20 << 20
+    device = block_device(size)
+    ok("create", device, *NEW, cwd=place)
+
+    def left():
+        done = run("rekey", "--this-machine", "--dry-run", "--journal", "journal", "--json",
+                   cwd=place)
+        row, = [row for row in done.json["volumes"] if row["volume"] == device]
+        return [one["message"] for one in row["left"]]
+
+    assert left() == []
+    # The superblock 1.0 of mdadm, behind the data: its magic, version, and place in sectors.
+    at = size - 8192
+    with open(device, "r+b") as file:
+        file.seek(at)
+        file.write(struct.pack("<II", 0xa92b4efc, 1) + bytes(136) + struct.pack("<Q", at // 512))
+    assert "member of a RAID" in left()[0]
 
 
 def test_decrypting_onto_a_block_device(place, block_device):

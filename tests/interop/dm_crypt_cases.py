@@ -188,6 +188,44 @@ cryptsetup close other
 losetup -d $device $other
 """
 
+# Keys, tokens and settings change while the volume runs; what would pull it away does not. The
+# status of each command, and what it said.
+GUEST_CHANGES_WHILE_RUNNING = """
+lukskeep() {{ LUKSKEEP_ARCHIVE=off {lukskeep} "$@"; }}
+clevis() {{ (export LUKSKEEP_ARCHIVE=off; exec -a "clevis-$1" {lukskeep} "${{@:2}}"); }}
+try() {{
+  local word=$1 status=0
+  "${{@:2}}" > said 2>&1 || status=$?
+  echo "$word $status $(tr '\\n' ' ' < said)"
+}}
+cheap="--pbkdf pbkdf2 --pbkdf-iterations 1000"
+device=$(losetup --show -f {volume})
+cryptsetup open --key-file key $device running
+echo "before $(sha256sum < /dev/mapper/running | cut -d' ' -f1)"
+try add lukskeep key add $device --key file:key --new-key file:other-key --slot 3 $cheap
+try change lukskeep key change $device --key file:other-key --new-key file:third-key $cheap
+try convert lukskeep key convert $device --key file:third-key --slot 3 $cheap
+try test lukskeep key test $device --key file:third-key --slot 3
+try remove lukskeep key remove $device --slot 3
+try bind lukskeep bind $device '{{}}' --pin null --key file:key --slot 1
+try clevis-bind clevis luks-bind -f -k key -d $device null '{{}}'
+try clevis-regen clevis luks-regen -q -d $device -s 2
+try clevis-unbind clevis luks-unbind -f -d $device -s 2
+try unbind lukskeep unbind $device --slot 1
+echo '{{"type":"note","keyslots":["0"]}}' | try token lukskeep token import $device - --token 5
+try token-remove lukskeep token remove $device 5
+try config lukskeep config $device --label running
+dd if=/dev/zero of=$device bs=6 count=1 conv=notrunc,fsync status=none
+try repair lukskeep header repair $device --yes
+try erase lukskeep erase $device --yes
+try create lukskeep create $device --type {type} --yes --key file:key $cheap
+try header lukskeep header convert $device --type {other_type}
+try cryptsetup cryptsetup open --test-passphrase --key-file key $device
+echo "after $(sha256sum < /dev/mapper/running | cut -d' ' -f1)"
+cryptsetup close running
+losetup -d $device
+"""
+
 
 def header_option(form, volume):
     return f"--header {volume}.header" if form.detached else ""
@@ -267,6 +305,7 @@ def guest_script(form, template, volume):
     return template.format(
         volume=volume, header=header_option(form, volume), type=form.type, cipher=form.cipher,
         bits=form.bits, size=room + IMAGE_BYTES, places=far_places(), lukskeep=LUKSKEEP,
+        other_type="luks1" if form.type == "luks2" else "luks2",
         sector=f"--sector-size {form.sector}" if form.type == "luks2" else "")
 
 
@@ -274,6 +313,7 @@ def run_guest(work):
     """Makes the volumes, boots once, and returns {case: result or why it was not run}."""
     write(work / "key", b"a passphrase for both sides")
     write(work / "other-key", b"a passphrase of lukskeep alone")
+    write(work / "third-key", b"the next passphrase of lukskeep")
     make_tree(work)
     make_far_plain(work)
     failures, scripts = {}, {}
@@ -304,6 +344,9 @@ def run_guest(work):
         for name in (volume, f"{volume}-other"):
             failure = failure or made(["encrypt", "image", name, *create_options(form)], work)
         add(volume, form, GUEST_RESTORES_WHILE_RUNNING, volume, failure)
+        changing = f"changing-{form.type}"
+        add(changing, form, GUEST_CHANGES_WHILE_RUNNING, changing,
+            made(["encrypt", "image", changing, *create_options(form)], work))
 
     results = uml.run(work, scripts, timeout_s=500)
     return {**results, **failures}

@@ -128,3 +128,16 @@ def test_a_header_is_restored_while_the_volume_runs(version, guest):
     if version == "luks2":
         assert "keyring" in words["keyring"]
     assert "No such device or address" in words["absent"]
+
+
+@pytest.mark.parametrize("version", ("luks1", "luks2"))
+def test_keys_and_settings_change_while_the_volume_runs(version, guest):
+    words = said(guest, f"changing-{version}")
+    assert words["before"] == words["after"]
+    done = ["add", "change", "convert", "test", "remove", "bind", "clevis-bind", "clevis-regen",
+            "clevis-unbind", "unbind", "repair", "cryptsetup"]
+    if version == "luks2":
+        done += ["token", "token-remove", "config"]
+    refused = ["erase", "create", "header"]
+    statuses = {name: words[name].split()[0] for name in done + refused}
+    assert statuses == {**dict.fromkeys(done, "0"), **dict.fromkeys(refused, "5")}, words

@@ -256,3 +256,30 @@ def wait_until(done, seconds=60):
     while not done():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_passphrase_binds_anew_what_no_server_opens(fleet, tmp_path):
+    """The server was lost, and made anew without a backup of its keys."""
+    server, volumes, _ = fleet
+    # Who can write to a header puts himself into the policy of a binding that nobody can open.
+    forged = kit.write(tmp_path / "forged", volumes[0].read_bytes())
+    shares = {"t": 1, "pins": {"null": [{"fail": True}], "tang": [{"url": server.url}]}}
+    kit.lukskeep("edit", forged, "--trust-on-first-use", "--pin", "sss", json.dumps(shares))
+    for path in server.keys.glob("*.jwk"):
+        path.unlink()
+    kit.lukskeep("tang", "keygen", "--keys", server.keys)
+    new = [f"--new-key={key}" for key in thumbprints(server).values()]
+    every = [*volumes, forged, "--journal", tmp_path / "journal", "--tries", "1"]
+    before = [kit.sha256(v) for v in volumes]
+    assert rekey(*every, status=1)["left"] == len(volumes) + 1
+    # Another key than the server's is not taken, and none without --key.
+    key = ["--key", f"file:{tmp_path / 'k'}"]
+    assert rekey(*every, *new, status=1)["left"] == len(volumes) + 1
+    assert rekey(*every, *key, *new[:1], status=1)["left"] == len(volumes) + 1
+    assert [kit.sha256(v) for v in volumes] == before
+    result = rekey(*every, *key, *new, status=1)
+    states = {row["volume"]: row["state"] for row in result["volumes"]}
+    assert states == {**{str(v): "done" for v in volumes}, str(forged): "left"}
+    for volume in volumes:
+        kit.lukskeep("unlock", volume)
+        assert clevis_pass(volume, 1)
