@@ -37,9 +37,12 @@ constexpr std::chrono::milliseconds kLetGoTime{3000};
 constexpr std::chrono::milliseconds kLetGoPause{50};
 constexpr std::chrono::milliseconds kUnplugAgainPause{1000};
 // Above this, QEMU looks for the node in use.
-constexpr std::array<std::string_view, 5> kNodes = {"luks", "nbd", "raw", "header", "payload"};
+constexpr std::array<std::string_view, 6> kNodes = {"luks",   "nbd",     "raw",
+                                                    "header", "payload", "server"};
 constexpr const char* kPeripherals = "/machine/peripheral";
-constexpr const char* kOwnServer = ".server";  // of an export whose NBD server was started for it
+// A node that gives nothing: it says that the daemon's NBD server was started for this disk.
+constexpr const char* kServerMark = "server";
+constexpr std::int64_t kServerMarkBytes = 512;
 
 std::string name_of(std::string_view id, std::string_view part) {
   return fmt::format("{}{}.{}", kPrefix, id, part);
@@ -127,7 +130,7 @@ void give_master_key(Qmp& qmp, Steps& steps, const std::string& name, const Secr
   const Json added = qmp.execute("add-fd", Json::object(), file.get());
   const Json set = {{"fdset-id", number_member(added, "fdset-id")}};
   const std::size_t first = steps.size();
-  steps.perform([&added] { return added; }, "remove-fd", set);
+  steps.perform([&added] { return Json(added); }, "remove-fd", set);
   Json object = secret_object(name);
   object["file"] = fmt::format("/proc/self/fd/{}", number_member(added, "fd"));
   steps.perform("object-add", object, "object-del", {{"id", name}});
@@ -233,21 +236,23 @@ void plug(Steps& steps, const DiskRequest& request, const std::string& node) {
 void export_it(Steps& steps, const DiskRequest& request, const std::string& node) {
   const std::string kind = request.device.empty() ? "vhost-user-blk" : request.device;
   const bool nbd = kind == "nbd";
-  std::string id = request.id;
   if (nbd && !request.export_socket.empty()) {
     steps.perform("nbd-server-start",
                   {{"addr", {{"type", "unix"}, {"data", {{"path", request.export_socket}}}}}},
                   "nbd-server-stop", Json::object());
-    id += kOwnServer;
+    add_node(steps, {{"node-name", name_of(request.id, kServerMark)},
+                     {"driver", "null-co"},
+                     {"size", kServerMarkBytes},
+                     {"read-only", true}});
   }
   Json arguments = {
-      {"type", kind}, {"id", id}, {"node-name", node}, {"writable", !request.read_only}};
+      {"type", kind}, {"id", request.id}, {"node-name", node}, {"writable", !request.read_only}};
   if (nbd) {
     arguments["name"] = request.id;
   } else {
     arguments["addr"] = {{"type", "unix"}, {"path", request.export_socket}};
   }
-  steps.perform("block-export-add", arguments, "block-export-del", {{"id", id}});
+  steps.perform("block-export-add", arguments, "block-export-del", {{"id", request.id}});
 }
 
 void check_request(const Qmp& qmp, const DiskRequest& request) {
@@ -378,26 +383,35 @@ void check_server_unused(Qmp& qmp, const std::string& id) {
   for (const auto& [other, kind] : all_devices(qmp)) {
     if (kind != "nbd" || other == id) continue;
     throw Error(Code::kBusy,
-                fmt::format("the export '{}' uses the NBD server of '{}'", printable(other),
-                            id.substr(0, id.size() - std::string_view(kOwnServer).size())),
+                fmt::format("the export '{}' uses the NBD server of '{}'", printable(other), id),
                 fmt::format("detach '{}' first", printable(other)));
   }
 }
 
+enum class ExportState : std::uint8_t { kGone, kThere, kEnding };
+
+ExportState state_of_export(Qmp& qmp, const std::string& id) {
+  for (const Json& one : qmp.execute("query-block-exports")) {
+    if (text_member(one, "id") != id) continue;
+    return true_member(one, "shutting-down") ? ExportState::kEnding : ExportState::kThere;
+  }
+  return ExportState::kGone;
+}
+
 void remove_export(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
-  const bool own_server = id.ends_with(kOwnServer);
-  if (own_server) check_server_unused(qmp, id);
-  qmp.execute("block-export-del", {{"id", id}});
+  const ExportState state = state_of_export(qmp, id);
+  if (state == ExportState::kGone) return;
+  // One that ends since an earlier detach takes no second order.
+  if (state == ExportState::kThere) qmp.execute("block-export-del", {{"id", id}});
   const bool gone = qmp.wait_for_event(
       [&](const QmpEvent& event) {
         return event.name == "BLOCK_EXPORT_DELETED" && event.subject == id;
       },
       timeout_ms);
-  if (!gone && all_devices(qmp).contains(id)) {
+  if (!gone && state_of_export(qmp, id) != ExportState::kGone) {
     throw Error(Code::kTimeout, fmt::format("a client still uses the export '{}'", id),
                 "run 'vm detach' again when it has gone");
   }
-  if (own_server) qmp.execute("nbd-server-stop");
 }
 
 void remove_node(Qmp& qmp, const std::string& name) {
@@ -414,16 +428,31 @@ void remove_node(Qmp& qmp, const std::string& name) {
   }
 }
 
+// Where QEMU may refuse because there is nothing to remove, which is as it should be.
+void remove_if_there(Qmp& qmp, const std::string& command, const Json& arguments) {
+  try {
+    qmp.execute(command, arguments);
+  } catch (const Error& error) {
+    if (error.code() != Code::kRemote || !qmp.usable()) throw;
+  }
+}
+
 // What an attach left whose process was killed: it would stand in the way of the next one, too.
 void remove_secrets(Qmp& qmp, const std::string& id) {
   for (const std::string_view part : {"key", "master"}) {
-    try {
-      qmp.execute("object-del", {{"id", name_of(id, part)}});
-    } catch (const Error& error) {
-      // Refused: there is none, as it should be.
-      if (error.code() != Code::kRemote || !qmp.usable()) throw;
-    }
+    remove_if_there(qmp, "object-del", {{"id", name_of(id, part)}});
   }
+}
+
+// The export, and the NBD server if it was started for it: also when an earlier detach came no
+// further than the export.
+void remove_from_daemon(Qmp& qmp, const std::string& id, bool own_server,
+                        std::uint32_t timeout_ms) {
+  if (own_server) check_server_unused(qmp, id);
+  remove_export(qmp, id, timeout_ms);
+  if (!own_server) return;
+  remove_if_there(qmp, "nbd-server-stop", Json::object());
+  remove_node(qmp, name_of(id, kServerMark));
 }
 
 // "nbd+unix:///EXPORT?socket=PATH", as QEMU writes it.
@@ -486,18 +515,18 @@ KeyTransfer attach_disk(Qmp& qmp, const DiskRequest& request) {
 
 void detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
   check_disk_id(id);
-  const std::set<std::string> parts = parts_of(qmp, id);
+  std::set<std::string> parts = parts_of(qmp, id);
   if (parts.empty()) {
     throw Error(Code::kNotFound, fmt::format("'{}' has no disk '{}' of ours", qmp.name(), id),
                 "'lukskeep vm list' shows those there are");
   }
-  const auto devices = all_devices(qmp);
-  const bool daemon = is_storage_daemon(qmp);
-  for (const std::string& export_id : {id, id + kOwnServer}) {
-    if (daemon && devices.contains(export_id)) remove_export(qmp, export_id, timeout_ms);
-  }
-  for (const std::string& device : {id, controller_of(id)}) {
-    if (!daemon && devices.contains(device)) unplug(qmp, device, timeout_ms);
+  if (is_storage_daemon(qmp)) {
+    remove_from_daemon(qmp, id, parts.erase(kServerMark) == 1, timeout_ms);
+  } else {
+    const auto devices = all_devices(qmp);
+    for (const std::string& device : {id, controller_of(id)}) {
+      if (devices.contains(device)) unplug(qmp, device, timeout_ms);
+    }
   }
   for (const std::string_view part : kNodes) {
     if (parts.contains(std::string(part))) remove_node(qmp, name_of(id, part));
@@ -524,11 +553,7 @@ std::vector<AttachedDisk> list_disks(Qmp& qmp) {
   const auto devices = all_devices(qmp);
   std::vector<AttachedDisk> list;
   for (auto& [id, disk] : disks) {
-    for (const std::string& name : {id, id + kOwnServer}) {
-      if (const auto found = devices.find(name); found != devices.end()) {
-        disk.device = found->second;
-      }
-    }
+    if (const auto found = devices.find(id); found != devices.end()) disk.device = found->second;
     list.push_back(std::move(disk));
   }
   return list;

@@ -321,6 +321,28 @@ def test_a_storage_daemon_serves_a_volume(daemon, keys, tmp_path, via):
     assert volume.contents() == changed
 
 
+def test_a_detach_that_got_no_further_than_the_export_is_finished(daemon, keys, tmp_path):
+    """As when it was killed, or its time was over: the NBD server goes with the second one."""
+    try:
+        import nbd
+    except ImportError:
+        without("python3-libnbd is not installed")
+    volume, socket = Volume(tmp_path, keys[0]), tmp_path / "n.sock"
+    attach(daemon, volume, "--device", "nbd", "--export-socket", socket, "--id", "d")
+    client = nbd.NBD()
+    client.connect_uri(f"nbd+unix:///d?socket={socket}")
+    assert b"block-export-del" in detach(daemon, "d", status=7).stderr
+    assert disks(daemon)[0]["device"] == "nbd"
+    client.shutdown()
+    with qemu10.Monitor(daemon.qmp) as monitor:
+        monitor.ask("block-export-del", id="d")
+    assert disks(daemon)[0]["device"] is None and socket.exists()
+    detach(daemon, "d")
+    nothing_left(daemon)
+    assert not socket.exists()
+    attach(daemon, volume, "--device", "nbd", "--export-socket", socket, "--id", "again")
+
+
 def test_a_storage_daemon_exports_a_disk_for_a_guest(daemon, keys, tmp_path):
     volume = Volume(tmp_path, keys[0])
     attach(daemon, volume, "--export-socket", tmp_path / "vu.sock", "--id", "d")
