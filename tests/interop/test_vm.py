@@ -147,6 +147,30 @@ def test_a_guest_uses_a_volume(machine, keys, tmp_path, device, detached):
     guest_reads_and_writes(machine, volume, name)
 
 
+def test_a_machine_of_type_q35_has_ports_to_plug_into(keys, tmp_path):
+    """PCI Express: nothing is plugged into its root bus, and a root port takes one device."""
+    ports = [word for n in (1, 2)
+             for word in ("-device", f"pcie-root-port,id=port{n},chassis={n},slot={n}")]
+    try:
+        machine = qemu10.Machine(tmp_path, guest=True, kind="q35", arguments=ports)
+    except qemu10.Unavailable as error:
+        without(str(error))
+    with qemu10.running(machine):
+        volume = Volume(tmp_path, keys[0])
+        other = tmp_path / "other"
+        other.mkdir()
+        second = Volume(other, keys[0], detached=False)
+        assert "hotplugging" in attach(machine, volume, status=7)["error"]["message"]
+        nothing_left(machine)
+        attach(machine, volume, "--device", "virtio-blk-pci", "--bus", "port1", "--id", "one")
+        taken = attach(machine, second, "--bus", "port1", status=7)["error"]
+        assert "refuses device_add" in taken["message"] and len(disks(machine)) == 1
+        guest_reads_and_writes(machine, volume, "one")
+        # The port that was given up takes another.
+        attach(machine, second, "--device", "virtio-scsi", "--bus", "port1", "--id", "two")
+        guest_reads_and_writes(machine, second, "two")
+
+
 @pytest.mark.parametrize("options", [
     ("--cipher", "aes-cbc-essiv:sha256", "--key-size", "256"),
     ("--cipher", "serpent-xts-plain64", "--key-size", "512"),
