@@ -228,6 +228,37 @@ def test_a_kernel_uses_disks_that_are_served_and_attached(work):
         check(work, disk, words_of(results[disk.name]))
 
 
+PULLED = """
+{ yes written || true; } | head -c 65536 > $disk
+sync $disk
+touch written
+for n in $(seq 200); do [ -e $disk ] || exit 0; sleep 0.1; done
+exit 1
+"""
+
+
+def test_a_disk_that_is_detached_under_a_running_kernel_is_gone_there(work):
+    """A storage daemon does not ask the guest. What that has flushed is in the volume."""
+    disk = Disk("pulled", kind="luks1", attach="qemu")
+    disk.make(work)
+    results = {}
+    cases = {disk.name: device(disk, [disk]) + PULLED}
+    guest = threading.Thread(target=lambda: results.update(boot(work, cases, [disk])))
+    with storage_daemon(work) as daemon:
+        attach(daemon, work, disk)
+        guest.start()
+        try:
+            while guest.is_alive() and not (work / "written").exists():
+                time.sleep(0.05)
+            detach(daemon, disk)
+        finally:
+            guest.join()
+    words_of(results[disk.name])
+    lukskeep("decrypt", work / disk.name, work / "out", "--key", f"file:{work / 'key'}", "--yes")
+    now, plain = (work / "out").read_bytes(), bytes_of(disk.name, DISK_BYTES)
+    assert now == b"written\n" * 8192 + plain[65536:]
+
+
 # ---- a server that is killed -------------------------------------------------------------------
 
 IN_ORDER_BYTES, AT_RANDOM_BYTES = 12 * MIB, 8 * MIB
