@@ -36,6 +36,7 @@ constexpr int kDiskIdsMax = 10'000;
 constexpr std::chrono::milliseconds kLetGoTime{3000};
 constexpr std::chrono::milliseconds kLetGoPause{50};
 constexpr std::chrono::milliseconds kUnplugAgainPause{1000};
+constexpr std::chrono::milliseconds kServerEndTime{10'000};
 // Above this, QEMU looks for the node in use.
 constexpr std::array<std::string_view, 6> kNodes = {"luks",   "nbd",     "raw",
                                                     "header", "payload", "server"};
@@ -455,12 +456,36 @@ void remove_from_daemon(Qmp& qmp, const std::string& id, bool own_server,
   remove_node(qmp, name_of(id, kServerMark));
 }
 
+constexpr std::string_view kUriStart = "nbd+unix:///";
+constexpr std::string_view kUriSocket = "?socket=";
+constexpr std::string_view kServerFolder = "/lukskeep-serve-";  // what `serve` makes for itself
+
 // "nbd+unix:///EXPORT?socket=PATH", as QEMU writes it.
 std::string export_in(const std::string& uri) {
-  constexpr std::string_view start = "nbd+unix:///";
-  const std::size_t query = uri.rfind("?socket=");
-  if (!uri.starts_with(start) || query == std::string::npos) return uri;
-  return uri.substr(start.size(), query - start.size());
+  const std::size_t query = uri.rfind(kUriSocket);
+  if (!uri.starts_with(kUriStart) || query == std::string::npos) return uri;
+  return uri.substr(kUriStart.size(), query - kUriStart.size());
+}
+
+// Of the server of ours that decrypts for the disk; empty if QEMU does so itself.
+std::string server_socket(Qmp& qmp, const std::string& id) {
+  for (const Json& one : all_nodes(qmp)) {
+    if (text_member(one, "node-name") != name_of(id, "nbd")) continue;
+    const std::string uri = text_member(one, "file");
+    const std::size_t query = uri.rfind(kUriSocket);
+    if (query == std::string::npos || uri.find(kServerFolder, query) == std::string::npos) continue;
+    return uri.substr(query + kUriSocket.size());
+  }
+  return {};
+}
+
+// It ends by itself when QEMU has gone, and holds a lock on the volume until then. Whether it does
+// is its own affair: nothing of the disk is left.
+void wait_for_server_end(const std::string& socket) {
+  const auto end = std::chrono::steady_clock::now() + kServerEndTime;
+  while (access(socket.c_str(), F_OK) == 0 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(kLetGoPause);
+  }
 }
 
 }  // namespace
@@ -528,10 +553,12 @@ void detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
       if (devices.contains(device)) unplug(qmp, device, timeout_ms);
     }
   }
+  const std::string server = parts.contains("nbd") ? server_socket(qmp, id) : std::string();
   for (const std::string_view part : kNodes) {
     if (parts.contains(std::string(part))) remove_node(qmp, name_of(id, part));
   }
   remove_secrets(qmp, id);
+  if (!server.empty()) wait_for_server_end(server);
 }
 
 std::vector<AttachedDisk> list_disks(Qmp& qmp) {

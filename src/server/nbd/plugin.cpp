@@ -113,6 +113,8 @@ SecretBytes ask_password(const keys::PromptRequest& request) {
 void load() { g_plugin = new Plugin; }  // NOLINT(cppcoreguidelines-owning-memory): until unload
 
 void unload() {
+  // Who sees the socket gone finds the volumes unlocked.
+  g_plugin->exports.clear();
   if (g_plugin->serving && !g_plugin->settings.socket.empty()) {
     ::unlink(g_plugin->settings.socket.c_str());
     // The folder that was made for it alone; any other has something else in it, or a name that
