@@ -15,7 +15,7 @@ _lukskeep_options() {
       options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'serve')
-      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --system-log --threads --connections --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'
       ;;
     'vm attach')
       options='--qmp --volume --header --policy --key --kdf-limit --allow-insecure --id --device --bus --via --read-only --export-socket --key-manager --key-manager-insecure --allow-backing --allow-data-file --json --quiet --help'

@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -161,6 +162,16 @@ void ChildProcess::read_output(bool first_line, std::chrono::seconds timeout,
     if (poll(ends.data(), ends.size(), kPollMs) <= 0) continue;
     if (ends[0].revents != 0 && !drain(ends[0].fd, output_)) ends[0].fd = -1;
     if (ends[1].revents != 0 && !drain(ends[1].fd, errors_)) ends[1].fd = -1;
+  }
+}
+
+void ChildProcess::read_what_is_there() {
+  for (auto [fd, text] :
+       {std::pair(output_end_.get(), &output_), std::pair(errors_end_.get(), &errors_)}) {
+    pollfd end{.fd = fd, .events = POLLIN, .revents = 0};
+    while (output_.size() + errors_.size() <= limits::kChildOutputBytesMax &&
+           poll(&end, 1, 0) > 0 && drain(fd, *text)) {
+    }
   }
 }
 

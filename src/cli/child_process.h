@@ -33,6 +33,8 @@ class ChildProcess {
   // Reads until it has ended, or with `first_line` has written a line. Throws Error: kTimeout,
   // kInterrupted, kRemote (it says more than limits::kChildOutputBytesMax).
   void read_output(bool first_line, std::chrono::seconds timeout, const CancelToken* cancel);
+  // Reads what is there already, without waiting.
+  void read_what_is_there();
   // Its exit status, 128 + the signal that ended it; waits for its end, unless it is to outlive us.
   int wait();
 

@@ -74,6 +74,9 @@ class ServeCommand final : public Command {
                 run_);
     options.flag({.name = "--exit-with-last", .help = "end when the last client has gone"},
                  exit_with_last_);
+    options.flag({.name = "--system-log",
+                  .help = "messages go to the system log too, once clients can connect"},
+                 system_log_);
     options.add({.name = "--threads",
                  .value = "N",
                  .help = "requests of one connection at a time (default 1)"},
@@ -219,6 +222,7 @@ class ServeCommand final : public Command {
   void add_plugin_arguments(const std::vector<ReadyVolume>& volumes,
                             std::vector<std::string>& arguments) const {
     if (connections_) arguments.push_back(fmt::format("connections={}", *connections_));
+    if (system_log_) arguments.emplace_back("system-log=true");
     for (const ReadyVolume& volume : volumes) {
       // One volume without a name needs none; among others it is the one called "".
       if (volumes.size() > 1 || !volume.asked.name.empty()) {
@@ -271,6 +275,7 @@ class ServeCommand final : public Command {
   std::optional<std::uint32_t> connections_;
   bool read_only_ = false;
   bool exit_with_last_ = false;
+  bool system_log_ = false;
 };
 
 }  // namespace

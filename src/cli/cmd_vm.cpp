@@ -99,7 +99,9 @@ class VolumeServer {
     for (const std::string& location : {volume.volume, volume.header}) {
       if (const auto fd = descriptor_of(location)) settings.descriptors.push_back(*fd);
     }
-    settings.arguments = {"serve", "--export", one, "--exit-with-last", "--threads", "4", "--json"};
+    // Nobody reads its standard error once we have ended.
+    settings.arguments = {"serve",     "--export", one,      "--exit-with-last",
+                          "--threads", "4",        "--json", "--system-log"};
     if (key.allow_insecure) settings.arguments.emplace_back("--allow-insecure");
     if (allowed_named_files().backing) settings.arguments.emplace_back("--allow-backing");
     if (allowed_named_files().data_file) settings.arguments.emplace_back("--allow-data-file");
@@ -120,6 +122,15 @@ class VolumeServer {
                 fmt::format("cannot give '{}' to the user of QEMU", printable(socket_, 256)));
   }
   void let_go() { child_->let_go(); }
+
+  // "; its server said: …", of what went wrong there; empty if nothing did.
+  std::string last_words() const {
+    child_->read_what_is_there();
+    const std::string_view said = child_->errors();
+    if (said.empty()) return {};
+    return fmt::format("; the server of '{}' said: {}", printable(name_, 256),
+                       printable(said.substr(0, said.find_last_not_of('\n') + 1), 512));
+  }
 
   const std::string& socket() const { return socket_; }
   const std::string& export_name() const { return name_; }
@@ -245,7 +256,11 @@ class VmAttach final : public Command {
     server.let_in(qmp.peer_uid());
     request_.nbd_socket = server.socket();
     request_.nbd_export = server.export_name();
-    vm::attach_disk(qmp, request_);
+    try {
+      vm::attach_disk(qmp, request_);
+    } catch (const Error& error) {
+      throw Error(error.code(), error.message() + server.last_words(), error.hint());
+    }
     const OrderedJson more = {{"server", {{"pid", server.pid()}, {"socket", server.socket()}}}};
     server.let_go();
     say(session, more);

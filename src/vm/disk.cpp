@@ -36,10 +36,14 @@ constexpr int kDiskIdsMax = 10'000;
 constexpr std::chrono::milliseconds kLetGoTime{3000};
 constexpr std::chrono::milliseconds kLetGoPause{50};
 constexpr std::chrono::milliseconds kUnplugAgainPause{1000};
+constexpr std::chrono::milliseconds kServerEndTime{10'000};
 // Above this, QEMU looks for the node in use.
-constexpr std::array<std::string_view, 5> kNodes = {"luks", "nbd", "raw", "header", "payload"};
+constexpr std::array<std::string_view, 6> kNodes = {"luks",   "nbd",     "raw",
+                                                    "header", "payload", "server"};
 constexpr const char* kPeripherals = "/machine/peripheral";
-constexpr const char* kOwnServer = ".server";  // of an export whose NBD server was started for it
+// A node that gives nothing: it says that the daemon's NBD server was started for this disk.
+constexpr const char* kServerMark = "server";
+constexpr std::int64_t kServerMarkBytes = 512;
 
 std::string name_of(std::string_view id, std::string_view part) {
   return fmt::format("{}{}.{}", kPrefix, id, part);
@@ -127,7 +131,7 @@ void give_master_key(Qmp& qmp, Steps& steps, const std::string& name, const Secr
   const Json added = qmp.execute("add-fd", Json::object(), file.get());
   const Json set = {{"fdset-id", number_member(added, "fdset-id")}};
   const std::size_t first = steps.size();
-  steps.perform([&added] { return added; }, "remove-fd", set);
+  steps.perform([&added] { return Json(added); }, "remove-fd", set);
   Json object = secret_object(name);
   object["file"] = fmt::format("/proc/self/fd/{}", number_member(added, "fd"));
   steps.perform("object-add", object, "object-del", {{"id", name}});
@@ -233,21 +237,23 @@ void plug(Steps& steps, const DiskRequest& request, const std::string& node) {
 void export_it(Steps& steps, const DiskRequest& request, const std::string& node) {
   const std::string kind = request.device.empty() ? "vhost-user-blk" : request.device;
   const bool nbd = kind == "nbd";
-  std::string id = request.id;
   if (nbd && !request.export_socket.empty()) {
     steps.perform("nbd-server-start",
                   {{"addr", {{"type", "unix"}, {"data", {{"path", request.export_socket}}}}}},
                   "nbd-server-stop", Json::object());
-    id += kOwnServer;
+    add_node(steps, {{"node-name", name_of(request.id, kServerMark)},
+                     {"driver", "null-co"},
+                     {"size", kServerMarkBytes},
+                     {"read-only", true}});
   }
   Json arguments = {
-      {"type", kind}, {"id", id}, {"node-name", node}, {"writable", !request.read_only}};
+      {"type", kind}, {"id", request.id}, {"node-name", node}, {"writable", !request.read_only}};
   if (nbd) {
     arguments["name"] = request.id;
   } else {
     arguments["addr"] = {{"type", "unix"}, {"path", request.export_socket}};
   }
-  steps.perform("block-export-add", arguments, "block-export-del", {{"id", id}});
+  steps.perform("block-export-add", arguments, "block-export-del", {{"id", request.id}});
 }
 
 void check_request(const Qmp& qmp, const DiskRequest& request) {
@@ -378,26 +384,35 @@ void check_server_unused(Qmp& qmp, const std::string& id) {
   for (const auto& [other, kind] : all_devices(qmp)) {
     if (kind != "nbd" || other == id) continue;
     throw Error(Code::kBusy,
-                fmt::format("the export '{}' uses the NBD server of '{}'", printable(other),
-                            id.substr(0, id.size() - std::string_view(kOwnServer).size())),
+                fmt::format("the export '{}' uses the NBD server of '{}'", printable(other), id),
                 fmt::format("detach '{}' first", printable(other)));
   }
 }
 
+enum class ExportState : std::uint8_t { kGone, kThere, kEnding };
+
+ExportState state_of_export(Qmp& qmp, const std::string& id) {
+  for (const Json& one : qmp.execute("query-block-exports")) {
+    if (text_member(one, "id") != id) continue;
+    return true_member(one, "shutting-down") ? ExportState::kEnding : ExportState::kThere;
+  }
+  return ExportState::kGone;
+}
+
 void remove_export(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
-  const bool own_server = id.ends_with(kOwnServer);
-  if (own_server) check_server_unused(qmp, id);
-  qmp.execute("block-export-del", {{"id", id}});
+  const ExportState state = state_of_export(qmp, id);
+  if (state == ExportState::kGone) return;
+  // One that ends since an earlier detach takes no second order.
+  if (state == ExportState::kThere) qmp.execute("block-export-del", {{"id", id}});
   const bool gone = qmp.wait_for_event(
       [&](const QmpEvent& event) {
         return event.name == "BLOCK_EXPORT_DELETED" && event.subject == id;
       },
       timeout_ms);
-  if (!gone && all_devices(qmp).contains(id)) {
+  if (!gone && state_of_export(qmp, id) != ExportState::kGone) {
     throw Error(Code::kTimeout, fmt::format("a client still uses the export '{}'", id),
                 "run 'vm detach' again when it has gone");
   }
-  if (own_server) qmp.execute("nbd-server-stop");
 }
 
 void remove_node(Qmp& qmp, const std::string& name) {
@@ -414,24 +429,63 @@ void remove_node(Qmp& qmp, const std::string& name) {
   }
 }
 
-// What an attach left whose process was killed: it would stand in the way of the next one, too.
-void remove_secrets(Qmp& qmp, const std::string& id) {
-  for (const std::string_view part : {"key", "master"}) {
-    try {
-      qmp.execute("object-del", {{"id", name_of(id, part)}});
-    } catch (const Error& error) {
-      // Refused: there is none, as it should be.
-      if (error.code() != Code::kRemote || !qmp.usable()) throw;
-    }
+// Where QEMU may refuse because there is nothing to remove, which is as it should be.
+void remove_if_there(Qmp& qmp, const std::string& command, const Json& arguments) {
+  try {
+    qmp.execute(command, arguments);
+  } catch (const Error& error) {
+    if (error.code() != Code::kRemote || !qmp.usable()) throw;
   }
 }
 
+// What an attach left whose process was killed: it would stand in the way of the next one, too.
+void remove_secrets(Qmp& qmp, const std::string& id) {
+  for (const std::string_view part : {"key", "master"}) {
+    remove_if_there(qmp, "object-del", {{"id", name_of(id, part)}});
+  }
+}
+
+// The export, and the NBD server if it was started for it: also when an earlier detach came no
+// further than the export.
+void remove_from_daemon(Qmp& qmp, const std::string& id, bool own_server,
+                        std::uint32_t timeout_ms) {
+  if (own_server) check_server_unused(qmp, id);
+  remove_export(qmp, id, timeout_ms);
+  if (!own_server) return;
+  remove_if_there(qmp, "nbd-server-stop", Json::object());
+  remove_node(qmp, name_of(id, kServerMark));
+}
+
+constexpr std::string_view kUriStart = "nbd+unix:///";
+constexpr std::string_view kUriSocket = "?socket=";
+constexpr std::string_view kServerFolder = "/lukskeep-serve-";  // what `serve` makes for itself
+
 // "nbd+unix:///EXPORT?socket=PATH", as QEMU writes it.
 std::string export_in(const std::string& uri) {
-  constexpr std::string_view start = "nbd+unix:///";
-  const std::size_t query = uri.rfind("?socket=");
-  if (!uri.starts_with(start) || query == std::string::npos) return uri;
-  return uri.substr(start.size(), query - start.size());
+  const std::size_t query = uri.rfind(kUriSocket);
+  if (!uri.starts_with(kUriStart) || query == std::string::npos) return uri;
+  return uri.substr(kUriStart.size(), query - kUriStart.size());
+}
+
+// Of the server of ours that decrypts for the disk; empty if QEMU does so itself.
+std::string server_socket(Qmp& qmp, const std::string& id) {
+  for (const Json& one : all_nodes(qmp)) {
+    if (text_member(one, "node-name") != name_of(id, "nbd")) continue;
+    const std::string uri = text_member(one, "file");
+    const std::size_t query = uri.rfind(kUriSocket);
+    if (query == std::string::npos || uri.find(kServerFolder, query) == std::string::npos) continue;
+    return uri.substr(query + kUriSocket.size());
+  }
+  return {};
+}
+
+// It ends by itself when QEMU has gone, and holds a lock on the volume until then. Whether it does
+// is its own affair: nothing of the disk is left.
+void wait_for_server_end(const std::string& socket) {
+  const auto end = std::chrono::steady_clock::now() + kServerEndTime;
+  while (access(socket.c_str(), F_OK) == 0 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(kLetGoPause);
+  }
 }
 
 }  // namespace
@@ -486,23 +540,25 @@ KeyTransfer attach_disk(Qmp& qmp, const DiskRequest& request) {
 
 void detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
   check_disk_id(id);
-  const std::set<std::string> parts = parts_of(qmp, id);
+  std::set<std::string> parts = parts_of(qmp, id);
   if (parts.empty()) {
     throw Error(Code::kNotFound, fmt::format("'{}' has no disk '{}' of ours", qmp.name(), id),
                 "'lukskeep vm list' shows those there are");
   }
-  const auto devices = all_devices(qmp);
-  const bool daemon = is_storage_daemon(qmp);
-  for (const std::string& export_id : {id, id + kOwnServer}) {
-    if (daemon && devices.contains(export_id)) remove_export(qmp, export_id, timeout_ms);
+  if (is_storage_daemon(qmp)) {
+    remove_from_daemon(qmp, id, parts.erase(kServerMark) == 1, timeout_ms);
+  } else {
+    const auto devices = all_devices(qmp);
+    for (const std::string& device : {id, controller_of(id)}) {
+      if (devices.contains(device)) unplug(qmp, device, timeout_ms);
+    }
   }
-  for (const std::string& device : {id, controller_of(id)}) {
-    if (!daemon && devices.contains(device)) unplug(qmp, device, timeout_ms);
-  }
+  const std::string server = parts.contains("nbd") ? server_socket(qmp, id) : std::string();
   for (const std::string_view part : kNodes) {
     if (parts.contains(std::string(part))) remove_node(qmp, name_of(id, part));
   }
   remove_secrets(qmp, id);
+  if (!server.empty()) wait_for_server_end(server);
 }
 
 std::vector<AttachedDisk> list_disks(Qmp& qmp) {
@@ -524,11 +580,7 @@ std::vector<AttachedDisk> list_disks(Qmp& qmp) {
   const auto devices = all_devices(qmp);
   std::vector<AttachedDisk> list;
   for (auto& [id, disk] : disks) {
-    for (const std::string& name : {id, id + kOwnServer}) {
-      if (const auto found = devices.find(name); found != devices.end()) {
-        disk.device = found->second;
-      }
-    }
+    if (const auto found = devices.find(id); found != devices.end()) disk.device = found->second;
     list.push_back(std::move(disk));
   }
   return list;

@@ -2,7 +2,8 @@
 //
 // All that belongs to the disk ID is called lk.ID.*: the nodes lk.ID.payload (the file),
 // lk.ID.header and lk.ID.raw (if the header is another file), lk.ID.luks, or lk.ID.nbd alone; the
-// guest's device is called ID. QEMU itself is the only record of what is attached.
+// guest's device, or the export of a storage daemon, is called ID; lk.ID.server says that the
+// daemon's NBD server was started for it. QEMU itself is the only record of what is attached.
 #pragma once
 
 #include <cstdint>

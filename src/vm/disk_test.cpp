@@ -1,6 +1,8 @@
 #include "vm/disk.h"
 
+#include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -38,6 +40,7 @@ class FakeQemu {
     }
     if (command == silent_for) return {};
     if (command == close_at) return "close";
+    if (command == nonsense_at) return "no JSON\n";
     const Json& arguments = asked["arguments"];
     if (command == "object-del" && !things["objects"].contains(arguments["id"])) {
       return refusal_of(line, "no such object");
@@ -49,6 +52,7 @@ class FakeQemu {
       things["fdsets"]["3"] = {};
       return reply_to(line, {{"fdset-id", 3}, {"fd", 12}});
     }
+    if (command == "block-export-del" && exports_end_later) return end_later(line, arguments["id"]);
     std::string after;
     if (command == "device_del" || command == "block-export-del") after = goodbye(arguments["id"]);
     change(command, arguments);
@@ -70,10 +74,18 @@ class FakeQemu {
   std::string silent_for;
   std::string done_without_answer;  // a command with what it is about
   std::string close_at;
+  std::string nonsense_at;
   std::string event = "DEVICE_DELETED";
+  bool exports_end_later = false;  // when a test takes them away
   std::map<std::string, std::map<std::string, Json>> things;
 
  private:
+  std::string end_later(const std::string& line, const std::string& id) {
+    Json& one = things["exports"].at(id);
+    if (true_member(one, "shutting-down")) return refusal_of(line, "already shutting down");
+    one["shutting-down"] = true;
+    return reply_to(line, Json::object());
+  }
   static std::string subject(const Json& arguments) {
     for (const char* name : {"id", "node-name"}) {
       if (arguments.contains(name)) return arguments[name];
@@ -217,6 +229,41 @@ TEST(Disk, WhatCannotBeUndoneIsNamed) {
   EXPECT_THAT(fixture.qemu.all(), ElementsAre("nodes lk.d.raw"));
 }
 
+// Every command of an attach, answered in each way that is none.
+struct MisbehaviourRow {
+  const char* command;
+  std::string FakeQemu::* how;
+  Code code;
+};
+class Misbehaving : public ::testing::TestWithParam<MisbehaviourRow> {};
+
+TEST_P(Misbehaving, EndsInTimeAndSaysWhatMayBeLeft) {
+  const MisbehaviourRow& row = GetParam();
+  Fixture fixture(kMachine, 300);
+  fixture.qemu.*row.how = row.command;
+  const Error error = fixture.attach_error(detached());
+  EXPECT_EQ(error.code(), row.code) << error.message();
+  // The fake did nothing that it did not answer.
+  if (row.code == Code::kTimeout) {
+    EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+  }
+  if (row.code == Code::kRemote && !fixture.qemu.all().empty()) {
+    EXPECT_THAT(error.message(), HasSubstr("could not be tried"));
+  }
+}
+
+std::vector<MisbehaviourRow> misbehaviour() {
+  std::vector<MisbehaviourRow> rows;
+  for (const char* command : {"query-named-block-nodes", "qom-list", "blockdev-add", "add-fd",
+                              "object-add", "device_add"}) {
+    rows.push_back({command, &FakeQemu::silent_for, Code::kTimeout});
+    rows.push_back({command, &FakeQemu::close_at, Code::kRemote});
+    rows.push_back({command, &FakeQemu::nonsense_at, Code::kRemote});
+  }
+  return rows;
+}
+INSTANTIATE_TEST_SUITE_P(EachCommand, Misbehaving, ::testing::ValuesIn(misbehaviour()));
+
 TEST(Disk, AnAnswerThatDoesNotComeIsUndoneToo) {
   Fixture fixture(kMachine, 1000);
   fixture.qemu.silent_for = "device_add";
@@ -266,9 +313,74 @@ TEST(Disk, AStorageDaemonExports) {
   detach_disk(fixture.qmp, "d", 1000);
   request.device = "nbd";
   attach_disk(fixture.qmp, request);
-  EXPECT_THAT(fixture.qemu.all(), ::testing::Contains("exports d.server"));
+  EXPECT_THAT(fixture.qemu.all(), AllOf(Contains("exports d"), Contains("nodes lk.d.server")));
   detach_disk(fixture.qmp, "d", 1000);
   EXPECT_THAT(fixture.qemu.all(), IsEmpty()) << "the server that was started for it, too";
+}
+
+// Where the first detach got no further than to ask for the end of the export.
+struct LateExport : Fixture {
+  LateExport() : Fixture(kDaemon) {
+    DiskRequest request = detached();
+    request.device = "nbd";
+    request.export_socket = "/s";
+    attach_disk(qmp, request);
+    qemu.exports_end_later = true;
+    EXPECT_EQ(detach_code(), Code::kTimeout);
+    EXPECT_THAT(qemu.all(), AllOf(Contains("exports d"), Contains("servers "),
+                                  Contains("nodes lk.d.luks"), Contains("nodes lk.d.server")));
+  }
+  std::optional<Code> detach_code() {
+    try {
+      detach_disk(qmp, "d", 100);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return std::nullopt;
+  }
+};
+
+TEST(Disk, ADetachThatIsRepeatedStopsTheServerOfAnExportThatHasEnded) {
+  LateExport fixture;
+  EXPECT_EQ(fixture.detach_code(), Code::kTimeout) << "it is not asked for again, but waited for";
+  fixture.qemu.things["exports"].clear();
+  EXPECT_EQ(list_disks(fixture.qmp).at(0).device, "") << "what is left is shown";
+  EXPECT_EQ(fixture.detach_code(), std::nullopt);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+  EXPECT_EQ(std::ranges::count(fixture.commands(), "nbd-server-stop"), 1);
+}
+
+TEST(Disk, AServerThatSomebodyElseStoppedIsNoObstacle) {
+  LateExport fixture;
+  fixture.qemu.things["exports"].clear();
+  fixture.qemu.things["servers"].clear();
+  fixture.qemu.refused = {"nbd-server-stop"};
+  EXPECT_EQ(fixture.detach_code(), std::nullopt);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+TEST(Disk, ARepeatedDetachLeavesAServerThatOthersUseByNow) {
+  LateExport fixture;
+  fixture.qemu.things["exports"] = {{"other", {{"type", "nbd"}}}};
+  EXPECT_EQ(fixture.detach_code(), Code::kBusy);
+  EXPECT_THAT(fixture.qemu.all(), AllOf(Contains("servers "), Contains("nodes lk.d.server")));
+}
+
+TEST(Disk, TheEndOfTheServerIsWaitedForSinceItHoldsALock) {
+  const storage::TemporaryDirectory folder;
+  const std::string socket = folder.path("lukskeep-serve-x");
+  const storage::UniqueFd file(open(socket.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+  Fixture fixture;
+  fixture.qemu.things["nodes"] = {
+      {"lk.d.nbd", {{"filename", "nbd+unix:////v?x?socket=" + socket}}}};
+  std::thread server([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    unlink(socket.c_str());
+  });
+  detach_disk(fixture.qmp, "d", 1000);
+  EXPECT_NE(access(socket.c_str(), F_OK), 0);
+  server.join();
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
 }
 
 TEST(Disk, TheControllerOfADiskIsNoOtherDisk) {
@@ -303,7 +415,7 @@ TEST(Disk, AnNbdServerThatOthersUseStays) {
     EXPECT_EQ(error.code(), Code::kBusy);
     EXPECT_THAT(error.message(), HasSubstr("'other' uses the NBD server of 'd'"));
   }
-  EXPECT_THAT(fixture.qemu.all(), AllOf(Contains("exports d.server"), Contains("exports other")));
+  EXPECT_THAT(fixture.qemu.all(), AllOf(Contains("exports d"), Contains("exports other")));
   detach_disk(fixture.qmp, "other", 1000);
   detach_disk(fixture.qmp, "d", 1000);
   EXPECT_THAT(fixture.qemu.all(), IsEmpty());

@@ -14,23 +14,24 @@ namespace {
 
 constexpr const char* kQemuNamespace = "http://libvirt.org/schemas/domain/qemu/1.0";
 
+[[noreturn]] void refuse(std::string_view name) {
+  throw Error(Code::kUnsupported,
+              fmt::format("XML cannot hold the name '{}'", printable(name, 256)),
+              "give it another name, or a symbolic link with one");
+}
+
 // For text and attributes in single quotes (XML 1.0, sections 2.2 and 2.4).
 std::string escaped(std::string_view text) {
-  const auto refuse = [&] [[noreturn]] {
-    throw Error(Code::kUnsupported,
-                fmt::format("XML cannot hold the name '{}'", printable(text, 256)),
-                "give it another name, or a symbolic link with one");
-  };
   // The two that are UTF-8 and yet no characters.
   if (!is_utf8(text) || text.find("\xef\xbf\xbe") != std::string_view::npos ||
       text.find("\xef\xbf\xbf") != std::string_view::npos) {
-    refuse();
+    refuse(text);
   }
   std::string out;
   for (const char c : text) {
     const auto code = static_cast<unsigned char>(c);
     const bool blank = c == '\t' || c == '\n' || c == '\r';
-    if (code < 0x20 && !blank) refuse();
+    if (code < 0x20 && !blank) refuse(text);
     // A blank in an attribute would be read as a space.
     if (blank || c == '&' || c == '<' || c == '>' || c == '\'' || c == '"') {
       out += fmt::format("&#{};", code);

@@ -26,7 +26,7 @@ namespace lukskeep::vm {
 namespace {
 
 constexpr int kPollMs = 50;  // how soon a signal is seen
-constexpr std::size_t kReadBytes = 64 * 1024;
+constexpr std::size_t kReadBytes = std::size_t{64} * 1024;
 constexpr std::size_t kWordsMax = 300;  // of what the other side says, in a message
 
 sockaddr_un address_of(const std::string& path) {
@@ -98,7 +98,11 @@ Qmp Qmp::connect(const std::string& path, const Settings& settings) {
     }
     storage::throw_errno(error, fmt::format("cannot connect to '{}'", name));
   }
-  Qmp qmp(std::move(fd), name, settings);
+  return over(std::move(fd), name, settings);
+}
+
+Qmp Qmp::over(storage::UniqueFd socket, std::string name, const Settings& settings) {
+  Qmp qmp(std::move(socket), std::move(name), settings);
   qmp.greet();
   return qmp;
 }

@@ -43,6 +43,8 @@ class Qmp {
   // Error: kNotFound, kPermissionDenied, kUsage (a path too long), kRemote (nobody listens, or what
   // answers is no QMP), kTimeout, kInterrupted.
   static Qmp connect(const std::string& path, const Settings& settings);
+  // The same over a socket that is connected already and does not block.
+  static Qmp over(storage::UniqueFd socket, std::string name, const Settings& settings);
 
   Qmp(Qmp&&) noexcept = default;
   Qmp& operator=(Qmp&&) = delete;

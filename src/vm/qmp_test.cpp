@@ -131,6 +131,12 @@ ScriptedMonitor::Answer greets(const std::string& text) {
   return [text](const std::string&) { return text; };
 }
 
+std::string many_events(int count) {
+  std::string many;
+  for (int i = 0; i < count; ++i) many += "{\"event\":\"E\"}\n";
+  return many;
+}
+
 class HostileMonitor : public ::testing::TestWithParam<HostileRow> {};
 
 TEST_P(HostileMonitor, IsNamed) {
@@ -158,15 +164,21 @@ INSTANTIATE_TEST_SUITE_P(
         HostileRow{"DeepNesting", greets(std::string(100'000, '[') + "\n"), Code::kRemote,
                    "no JSON"},
         HostileRow{"EndlessLine", greets(std::string(9 << 20, 'x')), Code::kRemote, "no end"},
-        HostileRow{"OnlyEvents",
-                   [] {
-                     std::string many = kGreeting;
-                     for (int i = 0; i < 20'000; ++i) many += "{\"event\":\"E\"}\n";
-                     return greets(many);
-                   }(),
-                   Code::kRemote, "gives no answer"},
+        HostileRow{"OnlyEvents", greets(kGreeting + many_events(20'000)), Code::kRemote,
+                   "gives no answer"},
         HostileRow{"HangsLater", after_greeting(""), Code::kTimeout, "did not answer"},
         HostileRow{"ClosesLater", after_greeting("close"), Code::kRemote, "ended the connection"},
+        HostileRow{"ClosesInTheGreeting", greets("{\"QMP\": close"), Code::kRemote,
+                   "ended the connection"},
+        HostileRow{"ClosesInTheAnswer", after_greeting("{\"return\": {close"), Code::kRemote,
+                   "ended the connection"},
+        HostileRow{"DripsWithoutEnd", after_greeting("drip" + std::string(100'000, ' ')),
+                   Code::kTimeout, "did not answer"},
+        HostileRow{"EventsWithoutEndOrAnswer", after_greeting("drip" + many_events(1000)),
+                   Code::kTimeout, "did not answer"},
+        HostileRow{"AnswersInsideOneAnother",
+                   after_greeting("{\"return\":{\"return\":{},\"id\":3}}\n"), Code::kRemote,
+                   "belongs to no command"},
         HostileRow{"HalfAnAnswer", after_greeting("{\"return\":"), Code::kTimeout,
                    "did not answer"},
         HostileRow{"AnswerToNothing", after_greeting("{\"return\":{}}\n"), Code::kRemote,

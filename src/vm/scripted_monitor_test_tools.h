@@ -5,6 +5,7 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -26,7 +27,8 @@ inline constexpr const char* kGreeting =
     "\r\n";
 
 // Serves one client in a thread. `answer` gets each line and gives the text to send back; what it
-// gives for "" is sent first. The text "close" ends the connection.
+// gives for "" is sent first. A text that ends in "close" ends the connection, behind what precedes
+// that; one that begins with "drip" comes a byte at a time.
 class ScriptedMonitor {
  public:
   using Answer = std::function<std::string(const std::string&)>;
@@ -104,13 +106,18 @@ class ScriptedMonitor {
   }
 
   static bool say(int fd, const std::string& text) {
-    if (text == "close") return false;
-    for (std::size_t done = 0; done < text.size();) {
-      const ssize_t sent = send(fd, text.data() + done, text.size() - done, MSG_NOSIGNAL);
+    const bool drips = text.starts_with("drip");
+    const bool closes = text.ends_with("close");
+    std::string_view rest = text;
+    if (drips) rest.remove_prefix(4);
+    if (closes) rest.remove_suffix(5);
+    while (!rest.empty()) {
+      const ssize_t sent = send(fd, rest.data(), drips ? 1 : rest.size(), MSG_NOSIGNAL);
       if (sent <= 0) return false;
-      done += static_cast<std::size_t>(sent);
+      rest.remove_prefix(static_cast<std::size_t>(sent));
+      if (drips) std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
-    return true;
+    return !closes;
   }
 
   storage::TemporaryDirectory folder_;

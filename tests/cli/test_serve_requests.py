@@ -265,6 +265,90 @@ def test_clients_that_lie_and_vanish_hurt_nobody_else(place):
         assert server.connect().get_size() == MIB
 
 
+def exactly(client, size):
+    """That many bytes, or fewer where the server hangs up."""
+    got = b""
+    while len(got) < size and (more := client.recv(size - len(got))):
+        got += more
+    return got
+
+
+def test_requests_larger_than_any_are_refused_and_the_next_is_carried_out(place):
+    """What is announced is not made room for; only a write, whose bytes follow, ends the connection."""
+    make_volume(place, size="8M")
+    with serving("v", *KEY, "--discard", "on", cwd=place) as server:
+        for kind in (0, 4, 6):  # read, trim, write zeroes
+            client = negotiated(server)
+            client.sendall(request(kind, 0, 0xFFFFFFFF) + request(0, 0, 512))
+            magic, error, handle = struct.unpack(">IIQ", exactly(client, 16))
+            assert (magic, handle) == (0x67446698, 7) and error != 0
+            magic, error, _ = struct.unpack(">IIQ", exactly(client, 16))
+            assert (magic, error) == (0x67446698, 0)
+            assert len(exactly(client, 512)) == 512
+            client.close()
+        status = open(f"/proc/{server.process.pid}/status").read()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        assert int(peak.split()[1]) < 128 * 1024, peak
+
+
+# Edges of the volume, of sectors, and of numbers.
+PLACES = (0, 1, 511, 512, 4095, 4096, MIB - 512, MIB - 1, MIB, MIB + 1, 1 << 32, (1 << 63) - 1,
+          (1 << 64) - 1)
+LENGTHS = (0, 1, 511, 512, 513, 4096, 65536, MIB, MIB + 1)
+
+
+def is_answered(client, kind, length):
+    """Takes the simple reply to a request; false where the server hangs up instead."""
+    header = exactly(client, 16)
+    if not header:
+        return False
+    magic, error, handle = struct.unpack(">IIQ", header)
+    assert (magic, handle) == (0x67446698, 7), header
+    if kind == 0 and error == 0:
+        assert len(exactly(client, length)) == length
+    return True
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_request_gets_one_answer(place, seed):
+    """Well-formed and otherwise as it falls: kind, flags, place and length. None ends the server, nor
+    changes a volume that is read only."""
+    make_volume(place)
+    before = (place / "v").read_bytes()
+    rnd = random.Random(seed)
+    read_only = ("--read-only",) if seed % 2 else ()
+    with serving("v", *KEY, "--discard", "zeroes", *read_only, cwd=place) as server:
+        answered = 0
+        for _ in range(40):
+            client = negotiated(server)
+            for _ in range(20):
+                kind, length = rnd.choice((0, 0, 1, 1, 3, 4, 5, 6, 7, 8, 99)), rnd.choice(LENGTHS)
+                flags = rnd.choice((0, 0, 0, 1, 2, 4, 8, 16, 0xFFFF))
+                client.sendall(request(kind, rnd.choice(PLACES), length, flags)
+                               + rnd.randbytes(length if kind == 1 else 0))
+                if not is_answered(client, kind, length):
+                    break
+                answered += 1
+            client.close()
+        assert answered > 200, f"seed {seed}"
+        assert server.process.poll() is None
+        assert len(server.connect().pread(MIB, 0)) == MIB
+    if read_only:
+        assert (place / "v").read_bytes() == before
+
+
+def test_a_thousand_clients_at_once_are_all_served(place):
+    make_volume(place)
+    with serving("v", *KEY, "--connections", "1000", cwd=place) as server:
+        clients = [server.connect() for _ in range(1000)]
+        first = bytes(clients[0].pread(512, 4096))
+        assert all(client.pread(512, 4096) == first for client in clients)
+        with pytest.raises(nbd.Error):
+            server.connect()
+        for client in clients:
+            client.shutdown()
+
+
 def test_a_thousand_connections(place):
     make_volume(place)
     with serving("v", *KEY, "--connections", "40", cwd=place) as server:

@@ -221,11 +221,12 @@ def stop(process):
 class Machine:
     """A running QEMU, its monitor `qmp`, and if it has a guest, that."""
 
-    def __init__(self, folder, program=None, guest=False, arguments=(), uid=None):
+    def __init__(self, folder, program=None, guest=False, arguments=(), uid=None,
+                 kind="pc"):
         self.folder = Path(folder)
         self.qmp = self.folder / "qmp.sock"
         self.serial = self.folder / "serial.sock"
-        argv = [program or fetch() / "usr/bin/qemu-system-x86_64", "-machine", "pc", "-accel",
+        argv = [program or fetch() / "usr/bin/qemu-system-x86_64", "-machine", kind, "-accel",
                 "tcg", "-m", "256", "-display", "none", "-nodefaults", "-qmp",
                 f"unix:{self.qmp},server=on,wait=off", *arguments]
         if guest:

@@ -147,6 +147,30 @@ def test_a_guest_uses_a_volume(machine, keys, tmp_path, device, detached):
     guest_reads_and_writes(machine, volume, name)
 
 
+def test_a_machine_of_type_q35_has_ports_to_plug_into(keys, tmp_path):
+    """PCI Express: nothing is plugged into its root bus, and a root port takes one device."""
+    ports = [word for n in (1, 2)
+             for word in ("-device", f"pcie-root-port,id=port{n},chassis={n},slot={n}")]
+    try:
+        machine = qemu10.Machine(tmp_path, guest=True, kind="q35", arguments=ports)
+    except qemu10.Unavailable as error:
+        without(str(error))
+    with qemu10.running(machine):
+        volume = Volume(tmp_path, keys[0])
+        other = tmp_path / "other"
+        other.mkdir()
+        second = Volume(other, keys[0], detached=False)
+        assert "hotplugging" in attach(machine, volume, status=7)["error"]["message"]
+        nothing_left(machine)
+        attach(machine, volume, "--device", "virtio-blk-pci", "--bus", "port1", "--id", "one")
+        taken = attach(machine, second, "--bus", "port1", status=7)["error"]
+        assert "refuses device_add" in taken["message"] and len(disks(machine)) == 1
+        guest_reads_and_writes(machine, volume, "one")
+        # The port that was given up takes another.
+        attach(machine, second, "--device", "virtio-scsi", "--bus", "port1", "--id", "two")
+        guest_reads_and_writes(machine, second, "two")
+
+
 @pytest.mark.parametrize("options", [
     ("--cipher", "aes-cbc-essiv:sha256", "--key-size", "256"),
     ("--cipher", "serpent-xts-plain64", "--key-size", "512"),
@@ -319,6 +343,28 @@ def test_a_storage_daemon_serves_a_volume(daemon, keys, tmp_path, via):
     if via == "nbd":
         wait_for(lambda: has_ended(said["server"]["pid"]), "the end of the server")
     assert volume.contents() == changed
+
+
+def test_a_detach_that_got_no_further_than_the_export_is_finished(daemon, keys, tmp_path):
+    """As when it was killed, or its time was over: the NBD server goes with the second one."""
+    try:
+        import nbd
+    except ImportError:
+        without("python3-libnbd is not installed")
+    volume, socket = Volume(tmp_path, keys[0]), tmp_path / "n.sock"
+    attach(daemon, volume, "--device", "nbd", "--export-socket", socket, "--id", "d")
+    client = nbd.NBD()
+    client.connect_uri(f"nbd+unix:///d?socket={socket}")
+    assert b"block-export-del" in detach(daemon, "d", status=7).stderr
+    assert disks(daemon)[0]["device"] == "nbd"
+    client.shutdown()
+    with qemu10.Monitor(daemon.qmp) as monitor:
+        monitor.ask("block-export-del", id="d")
+    assert disks(daemon)[0]["device"] is None and socket.exists()
+    detach(daemon, "d")
+    nothing_left(daemon)
+    assert not socket.exists()
+    attach(daemon, volume, "--device", "nbd", "--export-socket", socket, "--id", "again")
 
 
 def test_a_storage_daemon_exports_a_disk_for_a_guest(daemon, keys, tmp_path):

@@ -29,6 +29,7 @@
 #include "server/nbd/export.h"
 #include "server/nbd/key_pipe.h"
 #include "server/nbd/settings.h"
+#include "server/nbd/system_log.h"
 #include "storage/unique_fd.h"
 
 namespace lukskeep::server {
@@ -112,6 +113,8 @@ SecretBytes ask_password(const keys::PromptRequest& request) {
 void load() { g_plugin = new Plugin; }  // NOLINT(cppcoreguidelines-owning-memory): until unload
 
 void unload() {
+  // Who sees the socket gone finds the volumes unlocked.
+  g_plugin->exports.clear();
   if (g_plugin->serving && !g_plugin->settings.socket.empty()) {
     ::unlink(g_plugin->settings.socket.c_str());
     // The folder that was made for it alone; any other has something else in it, or a name that
@@ -162,6 +165,7 @@ int after_fork() {
       exported->activate(g_plugin->keys->take().span());
     }
     g_plugin->keys.reset();
+    if (g_plugin->settings.system_log) copy_errors_to_system_log();
     g_plugin->client_end = std::make_unique<ClientEnd>();
     g_plugin->serving = true;
     announce();
@@ -303,7 +307,8 @@ constexpr const char* kConfigHelp =
     "discard=off|on|zeroes     what becomes of requests to trim\n"
     "allow-insecure=true       accept volumes that are not encrypted\n"
     "export=NAME               begins one more volume, with parameters of its own\n"
-    "connections=N             at a time; more are refused";
+    "connections=N             at a time; more are refused\n"
+    "system-log=true           messages go to the system log too";
 
 nbdkit_plugin make_plugin() {
   nbdkit_plugin plugin{};

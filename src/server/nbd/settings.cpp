@@ -74,6 +74,8 @@ void SettingsParser::take(std::string_view name, std::string_view value) {
     const std::size_t colon = std::min(value.find(':'), value.size());
     all_.announcement_fd = static_cast<int>(parse_count(name, value.substr(0, colon), kFdMax));
     all_.announcement = value.substr(std::min(value.size(), colon + 1));
+  } else if (name == "system-log") {
+    all_.system_log = parse_bool(name, value);
   } else if (name == "remove-socket") {
     all_.socket = value;
   } else {

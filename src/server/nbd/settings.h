@@ -16,6 +16,7 @@ struct PluginSettings {
   std::string announcement;         // written as one line once clients can connect …
   int announcement_fd = -1;         // … to this descriptor, which is closed then
   std::string socket;               // removed at the end
+  bool system_log = false;          // where messages go too once clients can connect
 };
 
 // Takes the parameters in the order they were given: export=NAME begins one more volume, and the

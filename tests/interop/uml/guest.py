@@ -19,7 +19,8 @@ WORK = Path("/run/work")
 # In this order: what dm-crypt depends on allocates cbc(aes), hmac and sha256 when it is loaded.
 MODULES = ("cbc", "hmac", "sha256_generic", "sha512_generic", "ecb", "ctr", "xts", "lrw", "essiv",
            "serpent_generic", "twofish_generic", "camellia_generic", "cast5_generic", "rmd160",
-           "wp512", "af_alg", "algif_skcipher", "algif_hash", "loop", "dm-mod", "dm-crypt")
+           "wp512", "af_alg", "algif_skcipher", "algif_hash", "loop", "dm-mod", "dm-crypt",
+           "virtio_blk")
 POWER_OFF = 0x4321FEDC
 
 

@@ -119,8 +119,10 @@ def boot(command, env, work, timeout_s):
             kernel.wait()
 
 
-def run(work, cases, timeout_s=400):
+def run(work, cases, timeout_s=400, disks=()):
     """Runs `cases` ({name: script}) in one boot, in order; {name: result}, see guest.py.
+
+    `disks` are sockets of vhost-user-blk servers: /dev/vda, /dev/vdb and so on.
 
     Scripts start in `work`, a folder of the host, as root, with bash -eu -o pipefail.
     """
@@ -131,7 +133,8 @@ def run(work, cases, timeout_s=400):
     command = [
         folder / "kernel" / "usr" / "bin" / "linux.uml", "mem=512M", "rootfstype=hostfs",
         "rootflags=/", "rw", f"init={HERE / 'guest.py'}", "con=null", "con0=fd:0,fd:1", "ssl=null",
-        "quiet", f"WORK={work}", f"MODULES={folder / 'kernel' / 'usr' / 'lib' / 'uml' / 'modules'}"]
+        "quiet", *(f"virtio_uml.device={socket}:2" for socket in disks), f"WORK={work}",
+        f"MODULES={folder / 'kernel' / 'usr' / 'lib' / 'uml' / 'modules'}"]
     env = {**os.environ, "LD_PRELOAD": str(folder / "shim.so"), "TMPDIR": memory_folder(work)}
     boot(command, env, work, timeout_s)
     text = (work / "console.log").read_text(errors="replace")[-3000:]
