@@ -378,6 +378,31 @@ TEST(Qcow2Device, CopiesOnWriteFromShorterAndLongerBackingFiles) {
   }
 }
 
+// Refused before anybody tries to get the memory or the file for them.
+TEST(Qcow2Device, TablesBeyondTheBoundsOfQemuAreNotMade) {
+  constexpr std::uint64_t kL1Entries = limits::kQcow2L1BytesMax / 8;
+  for (const std::uint32_t bits : {9U, 16U, 21U}) {
+    const std::uint64_t cluster = std::uint64_t{1} << bits;
+    const std::uint64_t largest = kL1Entries * (cluster / 8) * cluster;
+    for (const std::uint64_t size : {largest + 512, std::uint64_t{UINT64_MAX}}) {
+      MemoryDevice file(Bytes{});
+      const Qcow2CreateOptions options{.size_bytes = size, .cluster_bits = bits};
+      EXPECT_EQ(code_of([&] { format_qcow2(file, options); }), Code::kInvalidArgument) << bits;
+      EXPECT_EQ(file.size_bytes(), 0U);
+    }
+  }
+  constexpr std::uint64_t kBytes = 65536;
+  auto file =
+      std::make_shared<MemoryDevice>(fresh_image({.size_bytes = kBytes, .cluster_bits = 9}));
+  {
+    const auto device = open_image(file, true);
+    device->write(0, Bytes(kBytes, std::byte{3}));
+    EXPECT_EQ(code_of([&] { device->resize(std::uint64_t{1} << 62); }), Code::kInvalidArgument);
+    EXPECT_EQ(read_all(*device), Bytes(kBytes, std::byte{3}));
+  }
+  expect_sound(file->contents());
+}
+
 TEST(Qcow2Device, EncryptedImagesAreTheirHeader) {
   auto file = std::make_shared<MemoryDevice>(
       fresh_image({.size_bytes = 300000, .crypto_header_bytes = 100000}));
