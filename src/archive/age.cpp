@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <utility>
 
 #include <openssl/core_names.h>
@@ -17,10 +16,14 @@
 #include "archive/bech32.h"
 #include "base/limits.h"
 #include "crypto/hash.h"
+#include "crypto/openssl_handles.h"
 #include "crypto/random.h"
 
 namespace lukskeep::archive {
 namespace {
+
+using crypto::evp_bytes;
+using crypto::EvpKey;
 
 constexpr std::string_view kVersionLine = "age-encryption.org/v1";
 constexpr std::string_view kStanzaPrefix = "-> ";
@@ -35,51 +38,40 @@ constexpr std::size_t kTagBytes = 16;
 constexpr std::size_t kNonceBytes = 16;
 constexpr std::size_t kChunkBytes = std::size_t{64} * 1024;
 
-struct Free {
-  void operator()(EVP_PKEY* key) const noexcept { EVP_PKEY_free(key); }
-  void operator()(EVP_PKEY_CTX* context) const noexcept { EVP_PKEY_CTX_free(context); }
-  void operator()(EVP_CIPHER_CTX* context) const noexcept { EVP_CIPHER_CTX_free(context); }
-};
-using Key = std::unique_ptr<EVP_PKEY, Free>;
-using KeyContext = std::unique_ptr<EVP_PKEY_CTX, Free>;
-using CipherContext = std::unique_ptr<EVP_CIPHER_CTX, Free>;
-
-const unsigned char* raw(ByteView bytes) {
-  return reinterpret_cast<const unsigned char*>(bytes.data());
-}
-unsigned char* raw(MutableBytes bytes) { return reinterpret_cast<unsigned char*>(bytes.data()); }
-
 void require(bool good, std::string_view what) {
   if (!good) throw Error(Code::kInternal, fmt::format("OpenSSL cannot {}", what));
 }
 
-Key private_key(ByteView scalar) {
-  Key key(EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, raw(scalar), scalar.size()));
+EvpKey private_key(ByteView scalar) {
+  EvpKey key(
+      EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, evp_bytes(scalar), scalar.size()));
   require(key != nullptr, "take an X25519 key");
   return key;
 }
 
 AgeRecipient point_of(ByteView scalar) {
-  const Key key = private_key(scalar);
+  const EvpKey key = private_key(scalar);
   AgeRecipient recipient;
   std::size_t size = recipient.point.size();
-  require(EVP_PKEY_get_raw_public_key(key.get(), raw(MutableBytes(recipient.point)), &size) == 1,
-          "compute an X25519 point");
+  require(
+      EVP_PKEY_get_raw_public_key(key.get(), evp_bytes(MutableBytes(recipient.point)), &size) == 1,
+      "compute an X25519 point");
   return recipient;
 }
 
 // Absent for a point of low order, whose secret everybody knows.
 std::optional<SecretBytes> shared_secret(ByteView scalar, ByteView point) {
-  const Key mine = private_key(scalar);
-  const Key theirs(EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, raw(point), point.size()));
+  const EvpKey mine = private_key(scalar);
+  const EvpKey theirs(
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, evp_bytes(point), point.size()));
   require(theirs != nullptr, "take an X25519 point");
-  const KeyContext context(EVP_PKEY_CTX_new(mine.get(), nullptr));
+  const crypto::EvpKeyContext context(EVP_PKEY_CTX_new(mine.get(), nullptr));
   require(context != nullptr && EVP_PKEY_derive_init(context.get()) == 1 &&
               EVP_PKEY_derive_set_peer(context.get(), theirs.get()) == 1,
           "start X25519");
   SecretBytes secret(kPointBytes);
   std::size_t size = secret.size();
-  if (EVP_PKEY_derive(context.get(), raw(secret.span()), &size) != 1) return std::nullopt;
+  if (EVP_PKEY_derive(context.get(), evp_bytes(secret.span()), &size) != 1) return std::nullopt;
   if (all_zero(secret.span())) return std::nullopt;
   return secret;
 }
@@ -96,16 +88,16 @@ using ChaChaNonce = std::array<std::byte, 12>;
 
 // `out` has kTagBytes more than `plain`.
 void seal_chunk(ByteView key, const ChaChaNonce& nonce, ByteView plain, MutableBytes out) {
-  const CipherContext context(EVP_CIPHER_CTX_new());
+  const crypto::EvpContext context(EVP_CIPHER_CTX_new());
   int size = 0;
   const bool good = context != nullptr &&
-                    EVP_EncryptInit_ex2(context.get(), EVP_chacha20_poly1305(), raw(key),
-                                        raw(ByteView(nonce)), nullptr) == 1 &&
-                    EVP_EncryptUpdate(context.get(), raw(out), &size, raw(plain),
+                    EVP_EncryptInit_ex2(context.get(), EVP_chacha20_poly1305(), evp_bytes(key),
+                                        evp_bytes(ByteView(nonce)), nullptr) == 1 &&
+                    EVP_EncryptUpdate(context.get(), evp_bytes(out), &size, evp_bytes(plain),
                                       static_cast<int>(plain.size())) == 1 &&
-                    EVP_EncryptFinal_ex(context.get(), raw(out) + size, &size) == 1 &&
+                    EVP_EncryptFinal_ex(context.get(), evp_bytes(out) + size, &size) == 1 &&
                     EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_GET_TAG, kTagBytes,
-                                        raw(out.subspan(plain.size()))) == 1;
+                                        evp_bytes(out.subspan(plain.size()))) == 1;
   require(good, "encrypt with ChaCha20-Poly1305");
 }
 
@@ -114,16 +106,17 @@ bool open_chunk(ByteView key, const ChaChaNonce& nonce, ByteView sealed, Mutable
   const ByteView body = sealed.first(sealed.size() - kTagBytes);
   std::array<std::byte, kTagBytes> tag;
   std::ranges::copy(sealed.last(kTagBytes), tag.begin());
-  const CipherContext context(EVP_CIPHER_CTX_new());
+  const crypto::EvpContext context(EVP_CIPHER_CTX_new());
   int size = 0;
-  require(context != nullptr && EVP_DecryptInit_ex2(context.get(), EVP_chacha20_poly1305(),
-                                                    raw(key), raw(ByteView(nonce)), nullptr) == 1,
+  require(context != nullptr &&
+              EVP_DecryptInit_ex2(context.get(), EVP_chacha20_poly1305(), evp_bytes(key),
+                                  evp_bytes(ByteView(nonce)), nullptr) == 1,
           "decrypt with ChaCha20-Poly1305");
-  return EVP_DecryptUpdate(context.get(), raw(out), &size, raw(body),
+  return EVP_DecryptUpdate(context.get(), evp_bytes(out), &size, evp_bytes(body),
                            static_cast<int>(body.size())) == 1 &&
          EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes,
-                             raw(MutableBytes(tag))) == 1 &&
-         EVP_DecryptFinal_ex(context.get(), raw(out) + size, &size) == 1;
+                             evp_bytes(MutableBytes(tag))) == 1 &&
+         EVP_DecryptFinal_ex(context.get(), evp_bytes(out) + size, &size) == 1;
 }
 
 // The nonce of a chunk: its number, big endian in 11 bytes, and whether it is the last.

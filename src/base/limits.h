@@ -118,6 +118,8 @@ inline constexpr std::uint64_t kQcow2CryptoHeaderBytesMax = 256 * kMiB;
 inline constexpr unsigned kQcow2ChainMax = 32;
 // L2 tables and refcount blocks in memory, each, for one image.
 inline constexpr std::size_t kQcow2CacheBytesMax = 8 * kMiB;
+// Clusters that are stored compressed, inflated for the next small read, for one image.
+inline constexpr std::size_t kQcow2InflatedBytesMax = 16 * kMiB;
 // What zstd may ask for to decompress one cluster of at most 2 MiB.
 inline constexpr int kQcow2ZstdWindowLogMax = 23;
 // Serving volumes.

@@ -77,20 +77,32 @@ class ImageCommand : public Command {
     output_.declare(options);
     source_args_.declare_allow(options);
   }
-
-  // Settles what may be overwritten, inspects the source and opens it.
-  void open(const Session& session, bool encrypted) {
-    output_.settle(session, source_args_.path);
-    source_args_.direct = output_.copy.direct;
-    source_ = inspect_source(session, source_args_);
-    if (source_.report.safe() && source_.report.encrypted != encrypted) refuse_kind();
-    open_disk_of_source();
+  // With what opens it.
+  void declare_encrypted_source(Options& options) {
+    declare_source(options);
+    KeyArgs& keys = source_args_.keys.emplace();
+    options.add({.name = "--key",
+                 .value = "SOURCE",
+                 .help = "what opens the image: file:PATH[,offset=N][,size=N], fd:N, prompt: "
+                         "(default), volume-key:PATH, keyring:NAME, manager:ID, binding:"},
+                keys.key);
+    options.add({.name = "--kdf-limit",
+                 .value = "LIMIT",
+                 .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
+                [&keys](const std::string& value) { keys.kdf_limit = parse_kdf_limit(value); });
   }
-  void open_any(const Session& session) {
+
+  // Settles what may be overwritten, inspects the source and opens it; `encrypted`: whether it has
+  // to be, if that matters.
+  void open(const Session& session, std::optional<bool> encrypted) {
     output_.settle(session, source_args_.path);
     source_args_.direct = output_.copy.direct;
     source_ = inspect_source(session, source_args_);
-    open_disk_of_source();
+    if (encrypted && source_.report.safe() && source_.report.encrypted != *encrypted) refuse_kind();
+    disk_ = open_disk(source_args_, source_, output_.copy.keep_holes());
+    if (disk_->size_bytes() != 0) return;
+    throw Error(Code::kInvalidArgument,
+                fmt::format("{} holds an empty disk", in_quotes(source_args_.path)));
   }
 
   ImageOutput::Job job(ImageSecret* secret = nullptr) const {
@@ -153,13 +165,6 @@ class ImageCommand : public Command {
                 "'lukskeep image convert' or 'lukskeep image encrypt'");
   }
 
-  void open_disk_of_source() {
-    disk_ = open_disk(source_args_, source_, output_.copy.keep_holes());
-    if (disk_->size_bytes() != 0) return;
-    throw Error(Code::kInvalidArgument,
-                fmt::format("{} holds an empty disk", in_quotes(source_args_.path)));
-  }
-
   void report_volume(const Session& session, const NewVolume& volume, const ImageSecret* secret,
                      std::string text) const {
     OrderedJson json = result_json();
@@ -189,18 +194,6 @@ class ImageCommand : public Command {
   std::shared_ptr<Device> disk_;
 };
 
-void declare_key_limits(Options& options, KeyArgs& keys) {
-  options.add({.name = "--key",
-               .value = "SOURCE",
-               .help = "what opens the image: file:PATH[,offset=N][,size=N], fd:N, prompt: "
-                       "(default), volume-key:PATH, keyring:NAME, manager:ID, binding:"},
-              keys.key);
-  options.add({.name = "--kdf-limit",
-               .value = "LIMIT",
-               .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
-              [&keys](const std::string& value) { keys.kdf_limit = parse_kdf_limit(value); });
-}
-
 class ImageEncrypt final : public ImageCommand {
  public:
   void declare(Options& options) override {
@@ -228,32 +221,21 @@ class ImageEncrypt final : public ImageCommand {
 
 class ImageDecrypt final : public ImageCommand {
  public:
-  void declare(Options& options) override {
-    declare_source(options);
-    declare_key_limits(options, keys_);
-  }
+  void declare(Options& options) override { declare_encrypted_source(options); }
 
   void run(const Session& session) override {
-    source_args_.keys = keys_;
     open(session, true);
     if (!session.dry_run) output_.write_plain(session, job());
     report(session, result_json(), result_text(session, "decrypted", "would decrypt"));
   }
-
- private:
-  KeyArgs keys_;
 };
 
 class ImageConvert final : public ImageCommand {
  public:
-  void declare(Options& options) override {
-    declare_source(options);
-    declare_key_limits(options, keys_);
-  }
+  void declare(Options& options) override { declare_encrypted_source(options); }
 
   void run(const Session& session) override {
-    source_args_.keys = keys_;
-    open_any(session);
+    open(session, std::nullopt);
     if (!source_.header) {
       if (!session.dry_run) output_.write_plain(session, job());
     } else {
@@ -292,15 +274,12 @@ class ImageConvert final : public ImageCommand {
           "'lukskeep image rekey' gives it a new header");
     }
   }
-
-  KeyArgs keys_;
 };
 
 class ImageRekey final : public ImageCommand {
  public:
   void declare(Options& options) override {
-    declare_source(options);
-    declare_key_limits(options, keys_);
+    declare_encrypted_source(options);
     encryption_.declare(options);
     options.add({.name = "--new-key",
                  .value = "SOURCE",
@@ -317,14 +296,12 @@ class ImageRekey final : public ImageCommand {
       throw Error(Code::kUsage, "--new-key and --make-key contradict each other",
                   "name one of them");
     }
-    source_args_.keys = keys_;
     open(session, true);
     encrypt(session, encryption_, new_key_.value_or("prompt:"), keep_volume_key_, "encrypted anew",
             "would encrypt anew");
   }
 
  private:
-  KeyArgs keys_;
   EncryptionArgs encryption_;
   std::optional<std::string> new_key_;
   bool keep_volume_key_ = false;

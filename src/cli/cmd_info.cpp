@@ -9,6 +9,11 @@
 namespace lukskeep::cli {
 namespace {
 
+// Of LUKS in qcow2; null for others.
+const storage::EncryptedImage* in_image(const luks::HeaderFile& file) {
+  return dynamic_cast<const storage::EncryptedImage*>(file.device().get());
+}
+
 // A header that is apart from its payload says only where the payload starts.
 std::optional<std::uint64_t> payload_size(const VolumeArgs& args, const luks::HeaderFile& file) {
   const luks::Header& header = file.header();
@@ -16,9 +21,7 @@ std::optional<std::uint64_t> payload_size(const VolumeArgs& args, const luks::He
     const auto payload = open_device(args.volume, storage::Access::kRead);
     return luks::payload_size_bytes(header, payload->size_bytes());
   }
-  if (const auto* image = dynamic_cast<const storage::EncryptedImage*>(file.device().get())) {
-    return image->contents_bytes();
-  }
+  if (const auto* image = in_image(file)) return image->contents_bytes();
   const std::uint64_t offset_bytes = luks::payload_offset_bytes(header);
   const std::uint64_t device_bytes = file.device()->size_bytes();
   if (offset_bytes < luks::header_size_bytes(header) || device_bytes <= offset_bytes) return {};
@@ -34,7 +37,8 @@ class InfoCommand final : public Command {
     const VolumeView view{.name = volume_.volume,
                           .header = file.header(),
                           .report = file.report(),
-                          .payload_size_bytes = payload_size(volume_, file)};
+                          .payload_size_bytes = payload_size(volume_, file),
+                          .in_image = volume_.header.empty() && in_image(file) != nullptr};
     // Only one of them: the other would be work for nothing.
     if (session.json) {
       print_json(info_json(view));

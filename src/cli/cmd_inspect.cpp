@@ -2,11 +2,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include <poll.h>
 #include <unistd.h>
@@ -196,11 +198,13 @@ class InspectCommand final : public Command {
       if (tee_ && report.safe()) pass_on(session, *spool);
       return report;
     }
-    return inspect_device(session, open_device(path_, storage::Access::kRead));
+    return inspect_device(session, open_device(path_, storage::Access::kRead), image_opener(path_));
   }
 
-  Report inspect_device(const Session& session, const std::shared_ptr<Device>& device) {
-    image::InspectOptions options{.inspector = inspector_, .cancel = session.cancel};
+  Report inspect_device(const Session& session, const std::shared_ptr<Device>& device,
+                        std::function<std::shared_ptr<Device>()> open_image = {}) {
+    image::InspectOptions options{
+        .inspector = inspector_, .open_image = std::move(open_image), .cancel = session.cancel};
     if (!header_.empty()) options.header = open_device(header_, storage::Access::kRead);
     if (key_source_) {
       keys_.key = *key_source_;

@@ -195,6 +195,12 @@ Options options_of(const CommandEntry& entry, Command& command, Session& session
   options.flag(
       {.name = "--allow-backing", .help = "qcow2: read the backing files that an image names"},
       allowed_named_files().backing);
+  options.add_each(
+      {.name = "--backing-key",
+       .value = "SOURCE",
+       .help = "qcow2: the key of an encrypted backing file, from the top; the last one "
+               "is that of all further ones"},
+      allowed_named_files().backing_keys);
   options.flag({.name = "--allow-data-file",
                 .help = "qcow2: read the external data file that an image names"},
                allowed_named_files().data_file);

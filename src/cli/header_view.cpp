@@ -99,12 +99,16 @@ OrderedJson keyslot_json(const Header& header, int number, const Keyslot& keyslo
   return json;
 }
 
-OrderedJson segments_json(const Header& header) {
+OrderedJson offset_json(const VolumeView& view, std::uint64_t offset_bytes) {
+  return view.in_image ? OrderedJson(nullptr) : OrderedJson(offset_bytes);
+}
+
+OrderedJson segments_json(const VolumeView& view) {
   OrderedJson list = OrderedJson::array();
-  for (const auto& [id, segment] : header.segments) {
+  for (const auto& [id, segment] : view.header.segments) {
     OrderedJson json = {{"segment", id},
                         {"type", segment.type_name},
-                        {"offset", segment.offset_bytes},
+                        {"offset", offset_json(view, segment.offset_bytes)},
                         {"size", or_null(segment.size_bytes)}};
     if (segment.type == luks::Segment::Type::kCrypt) {
       json["cipher"] = segment.encryption;
@@ -189,6 +193,9 @@ std::string header_line(const VolumeView& view) {
 }
 
 std::string payload_line(const VolumeView& view) {
+  if (view.in_image && view.payload_size_bytes) {
+    return fmt::format("{}, in clusters of the image", exact_size(*view.payload_size_bytes));
+  }
   const std::uint64_t offset = luks::payload_offset_bytes(view.header);
   if (!view.payload_size_bytes) return fmt::format("from byte {} of its device", offset);
   return fmt::format("{} from byte {}", exact_size(*view.payload_size_bytes), offset);
@@ -310,11 +317,12 @@ OrderedJson info_json(const VolumeView& view) {
   const Header& header = view.header;
   OrderedJson json = {{"volume", view.name}};
   json.update(summary_json(header));
+  json["payload_offset"] = offset_json(view, luks::payload_offset_bytes(header));
   json["payload_size"] = or_null(view.payload_size_bytes);
   json["sequence_id"] = header.sequence_id;
   json["metadata_size"] = header.metadata_size_bytes;
   json["keyslots"] = keyslots_json(header);
-  json["segments"] = segments_json(header);
+  json["segments"] = segments_json(view);
   json["digests"] = digests_json(header);
   json["tokens"] = tokens_json(header);
   json["flags"] = header.config.flags;

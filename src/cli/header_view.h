@@ -36,6 +36,9 @@ struct VolumeView {
   const luks::Header& header;
   const luks::ReadReport& report;
   std::optional<std::uint64_t> payload_size_bytes;  // absent: the payload's device is not known
+  // LUKS in qcow2: the payload is in clusters all over the file. The header says that it starts
+  // somewhere, which nobody reads.
+  bool in_image = false;
 };
 OrderedJson info_json(const VolumeView& view);
 std::string info_text(const VolumeView& view);

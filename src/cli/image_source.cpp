@@ -57,6 +57,7 @@ ImageSource inspect_source(const Session& session, const ImageSourceArgs& args) 
   // Which lock is right is known when it is known what it is.
   ImageSource source{.file = open_to_look(args.path)};
   image::InspectOptions options{.inspector = {.expected = {}, .allow = allowed(args)},
+                                .open_image = image_opener(args.path),
                                 .cancel = session.cancel};
   SecretBytes passphrase;
   if (args.keys) {

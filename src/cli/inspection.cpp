@@ -4,6 +4,8 @@
 
 #include "base/bytes.h"
 #include "cli/units.h"
+#include "cli/volume_access.h"
+#include "storage/location.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -38,6 +40,13 @@ void append(std::string& text, const Report& report, std::string_view indent) {
 }
 
 }  // namespace
+
+std::function<std::shared_ptr<Device>()> image_opener(const std::string& path) {
+  const NamedFiles& named = allowed_named_files();
+  if (!named.backing && !named.data_file) return {};
+  if (storage::scheme_of(path) != storage::Scheme::kFile) return {};
+  return [path] { return open_to_look("qcow2:" + path); };
+}
 
 OrderedJson report_json(const Report& report) {
   OrderedJson findings = OrderedJson::array();

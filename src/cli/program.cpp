@@ -17,6 +17,7 @@
 #include "archive/keeper.h"
 #include "base/bytes.h"
 #include "cli/archive_args.h"
+#include "cli/backing_keys.h"
 #include "cli/command.h"
 #include "cli/help_text.h"
 #include "cli/mirrors.h"
@@ -88,6 +89,7 @@ int run_command(const Chosen& chosen) {
     throw Error(Code::kUsage, error.message(),
                 fmt::format("'lukskeep {} --help' lists what it takes", chosen.entry->name));
   }
+  use_backing_keys(session);
   if (chosen.entry->archives && !session.no_archive && !session.dry_run) {
     run_archiving(chosen.entry->name, session,
                   [&](const Session& archiving) { command->run(archiving); });

@@ -58,6 +58,7 @@ storage::OpenOptions open_options(storage::Access access, bool lock, bool direct
           .direct = direct,
           .allow_backing = allowed_named_files().backing,
           .allow_data_file = allowed_named_files().data_file,
+          .open_encrypted = allowed_named_files().open_encrypted,
           .cancel = &cancel_token()};
 }
 

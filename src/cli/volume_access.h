@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <lukskeep/device.h>
 #include <lukskeep/secret_bytes.h>
@@ -52,10 +53,12 @@ void declare_allow_insecure(Options& options, bool& allow_insecure);
 // Says loudly on standard error what --allow-insecure gives up, if it is given.
 void warn_if_insecure(bool allow_insecure);
 
-// Which files may be read that not the user but an image names: --allow-backing and
+// Which files may be read that not the user but an image names: --allow-backing, --backing-key and
 // --allow-data-file, for all that this process opens.
 struct NamedFiles {
   bool backing = false;
+  std::vector<std::string> backing_keys;  // of encrypted ones, from the top; see backing_keys.h
+  storage::OpenEncrypted open_encrypted;  // with these; set where there are any
   bool data_file = false;
 };
 NamedFiles& allowed_named_files() noexcept;

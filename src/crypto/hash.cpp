@@ -15,6 +15,7 @@
 
 #include "crypto/gcrypt_init.h"
 #include "crypto/hash_algorithms.h"
+#include "crypto/openssl_handles.h"
 
 namespace lukskeep::crypto {
 namespace {
@@ -49,13 +50,9 @@ constexpr std::array kAlgorithms = {
 static_assert(std::is_sorted(kAlgorithms.begin(), kAlgorithms.end(),
                              [](const auto& a, const auto& b) { return a.name < b.name; }));
 
-struct EvpFree {
-  void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
-};
 struct GcryptFree {
   void operator()(gcry_md_hd_t handle) const noexcept { gcry_md_close(handle); }
 };
-using EvpContext = std::unique_ptr<EVP_MD_CTX, EvpFree>;
 using GcryptHandle = std::unique_ptr<gcry_md_handle, GcryptFree>;
 
 char ascii_lower(char c) noexcept {
@@ -143,7 +140,7 @@ std::vector<HashInfo> all_hashes() {
 // If neither handle is set, nettle computes SHA-256.
 struct Hash::State {
   const HashAlgorithm* algorithm = nullptr;
-  EvpContext evp;
+  EvpDigestContext evp;
   GcryptHandle gcrypt;
   sha256_ctx sha256{};
 

@@ -137,8 +137,10 @@ Report Inspection::run(const std::shared_ptr<Device>& device, const std::shared_
   }
   if (!options_.unlock || !report.encrypted || !report.safe()) return report;
   if (report.format == "qcow2") {
-    // Its contents are clusters of the image; an image that is safe names no other files.
-    const std::shared_ptr<Device> image = storage::open_qcow2_on({.file = device});
+    // Its contents are clusters of the image, and of files that it names, if that is allowed.
+    const std::shared_ptr<Device> image = layer == 0 && options_.open_image
+                                              ? options_.open_image()
+                                              : storage::open_qcow2_on({.file = device});
     look_inside(report, image, image, layer);
   } else if (report.payload_size_bytes.value_or(0) != 0) {
     look_inside(report, header, device, layer);

@@ -23,6 +23,9 @@ struct InspectOptions {
   InspectorOptions inspector;      // `expected` is about the file itself
   Unlocker unlock;                 // none: what is encrypted stays unseen, which is a note
   std::shared_ptr<Device> header;  // of a detached header: the device is its payload
+  // Opens `device`, a qcow2 image that is encrypted, with the files that it names. Absent: an image
+  // that names any is not looked into (kUnsafe).
+  std::function<std::shared_ptr<Device>()> open_image;
   const CancelToken* cancel = nullptr;
 };
 

@@ -228,6 +228,15 @@ TEST_F(FileKeyManagerTest, EveryChangeOfARecordIsNoticed) {
   }
 }
 
+// The name is a column of its own, to be looked for, beside the sealed text that has it too.
+TEST_F(FileKeyManagerTest, ASecretIsNotGivenUnderAnotherName) {
+  create();
+  const std::string id = open().store(named("mine"), as_byte_view("secret"), {});
+  tamper("UPDATE secrets SET name = 'theirs'");
+  EXPECT_EQ(failure([&] { open().get(id); }, "another name"), Code::kDamaged);
+  EXPECT_EQ(failure([&] { open().find(id); }, "another name"), Code::kDamaged);
+}
+
 TEST_F(FileKeyManagerTest, EveryChangeOfTheWrappingIsNoticed) {
   const char* const changes[] = {
       "UPDATE wrapping SET source = 'file:/mine'", "UPDATE wrapping SET generation = 7",
@@ -296,6 +305,8 @@ TEST_F(FileKeyManagerTest, AnotherWrappingKey) {
   }
   const std::string other = "another key of 32 bytes or more..";
   EXPECT_EQ(keys.rewrap({.source = "keyring:k", .bytes = bytes_of(other)}), 20U);
+  // What is sealed with the old key is not in the log any more, though others have it open.
+  EXPECT_EQ(fs::file_size(path_ + "-wal"), 0U);
   EXPECT_EQ(failure([&] { open(); }), Code::kWrongPassphrase);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     EXPECT_EQ(as_string_view(open(other).get(ids[i]).payload.span()), fmt::format("secret {}", i));

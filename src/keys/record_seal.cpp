@@ -13,13 +13,10 @@
 namespace lukskeep::keys {
 namespace {
 
+using crypto::evp_bytes;
+
 constexpr std::size_t kNonceBytes = 12;
 constexpr std::size_t kTagBytes = 16;
-
-const unsigned char* raw(ByteView bytes) {
-  return reinterpret_cast<const unsigned char*>(bytes.data());
-}
-unsigned char* raw(MutableBytes bytes) { return reinterpret_cast<unsigned char*>(bytes.data()); }
 
 void require(bool good) {
   if (!good) throw Error(Code::kInternal, "OpenSSL cannot use AES-256-GCM");
@@ -34,15 +31,15 @@ Bytes seal_record(ByteView key, ByteView plain, ByteView bound) {
   const crypto::EvpContext context(EVP_CIPHER_CTX_new());
   int size = 0;
   require(context != nullptr && key.size() == kSealKeyBytes &&
-          EVP_EncryptInit_ex2(context.get(), EVP_aes_256_gcm(), raw(key),
-                              raw(all.first(kNonceBytes)), nullptr) == 1 &&
-          EVP_EncryptUpdate(context.get(), nullptr, &size, raw(bound),
+          EVP_EncryptInit_ex2(context.get(), EVP_aes_256_gcm(), evp_bytes(key),
+                              evp_bytes(all.first(kNonceBytes)), nullptr) == 1 &&
+          EVP_EncryptUpdate(context.get(), nullptr, &size, evp_bytes(bound),
                             static_cast<int>(bound.size())) == 1 &&
-          EVP_EncryptUpdate(context.get(), raw(all.subspan(kNonceBytes)), &size, raw(plain),
-                            static_cast<int>(plain.size())) == 1 &&
-          EVP_EncryptFinal_ex(context.get(), raw(all.last(kTagBytes)), &size) == 1 &&
+          EVP_EncryptUpdate(context.get(), evp_bytes(all.subspan(kNonceBytes)), &size,
+                            evp_bytes(plain), static_cast<int>(plain.size())) == 1 &&
+          EVP_EncryptFinal_ex(context.get(), evp_bytes(all.last(kTagBytes)), &size) == 1 &&
           EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_GET_TAG, kTagBytes,
-                              raw(all.last(kTagBytes))) == 1);
+                              evp_bytes(all.last(kTagBytes))) == 1);
   return sealed;
 }
 
@@ -55,15 +52,15 @@ std::optional<SecretBytes> open_record(ByteView key, ByteView sealed, ByteView b
   const crypto::EvpContext context(EVP_CIPHER_CTX_new());
   int size = 0;
   require(context != nullptr && key.size() == kSealKeyBytes &&
-          EVP_DecryptInit_ex2(context.get(), EVP_aes_256_gcm(), raw(key),
-                              raw(sealed.first(kNonceBytes)), nullptr) == 1);
-  const bool good = EVP_DecryptUpdate(context.get(), nullptr, &size, raw(bound),
+          EVP_DecryptInit_ex2(context.get(), EVP_aes_256_gcm(), evp_bytes(key),
+                              evp_bytes(sealed.first(kNonceBytes)), nullptr) == 1);
+  const bool good = EVP_DecryptUpdate(context.get(), nullptr, &size, evp_bytes(bound),
                                       static_cast<int>(bound.size())) == 1 &&
-                    EVP_DecryptUpdate(context.get(), raw(plain.span()), &size, raw(body),
-                                      static_cast<int>(body.size())) == 1 &&
+                    EVP_DecryptUpdate(context.get(), evp_bytes(plain.span()), &size,
+                                      evp_bytes(body), static_cast<int>(body.size())) == 1 &&
                     EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes,
-                                        raw(MutableBytes(tag))) == 1 &&
-                    EVP_DecryptFinal_ex(context.get(), raw(MutableBytes(tag)), &size) == 1;
+                                        evp_bytes(MutableBytes(tag))) == 1 &&
+                    EVP_DecryptFinal_ex(context.get(), evp_bytes(MutableBytes(tag)), &size) == 1;
   if (!good) return std::nullopt;
   return plain;
 }

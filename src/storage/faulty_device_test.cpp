@@ -7,6 +7,8 @@
 
 #include <lukskeep/error.h>
 
+#include "storage/test_files.h"
+
 namespace lukskeep::storage {
 namespace {
 
@@ -15,16 +17,6 @@ constexpr std::size_t kSector = 512;
 Bytes filled(std::size_t sectors, unsigned value) {
   Bytes bytes(sectors * kSector, static_cast<std::byte>(value));
   return bytes;
-}
-
-Code code_of(const auto& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Code::kInternal;
 }
 
 TEST(FaultyDevice, WithoutFaultsIsAPlainDevice) {

@@ -12,19 +12,10 @@
 #include "base/bytes.h"
 #include "storage/faulty_device.h"
 #include "storage/memory_device.h"
+#include "storage/test_files.h"
 
 namespace lukskeep::storage {
 namespace {
-
-Code code_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  ADD_FAILURE() << "nothing thrown";
-  return Code::kInternal;
-}
 
 TEST(GuardedDevice, PassesEverythingOn) {
   const auto below = std::make_shared<MemoryDevice>(Bytes(100, std::byte{1}));

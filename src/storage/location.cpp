@@ -15,7 +15,6 @@
 #include "base/bytes.h"
 #include "storage/file_device.h"
 #include "storage/nbd_device.h"
-#include "storage/qcow2.h"
 #include "storage/rbd_device.h"
 
 namespace lukskeep::storage {
@@ -136,7 +135,8 @@ std::unique_ptr<Device> open_location(const std::string& location, const OpenOpt
                                                 .lock = options.lock,
                                                 .direct = options.direct,
                                                 .allow_backing = options.allow_backing,
-                                                .allow_data_file = options.allow_data_file});
+                                                .allow_data_file = options.allow_data_file,
+                                                .open_encrypted = options.open_encrypted});
   }
   return open_file(location, {.access = options.access,
                               .lock = options.lock,

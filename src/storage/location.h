@@ -18,6 +18,7 @@
 #include <lukskeep/progress.h>
 
 #include "storage/pending_device.h"
+#include "storage/qcow2.h"
 
 namespace lukskeep::storage {
 
@@ -52,6 +53,7 @@ struct OpenOptions {
   bool allow_backing = false;
   // qcow2: may read the data file that the image names.
   bool allow_data_file = false;
+  OpenEncrypted open_encrypted;  // as Qcow2Options::open_encrypted
   // Waiting for a server ends with Error{kInterrupted} when it is cancelled. Must outlive the
   // device.
   const CancelToken* cancel = nullptr;

@@ -13,15 +13,6 @@
 namespace lukskeep::storage {
 namespace {
 
-Code code_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  return Code::kInternal;
-}
-
 void put(PartialFile& file, std::string_view text) {
   file.device()->resize(text.size());
   file.device()->write(0, as_byte_view(text));

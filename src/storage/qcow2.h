@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,11 @@ class EncryptedImage : public Device {
   virtual std::uint64_t contents_bytes() const = 0;
 };
 
+// Gives the contents of an encrypted backing file, with a key of its own; `above` counts the
+// encrypted backing files above it in its chain. What it throws, opening throws.
+using OpenEncrypted =
+    std::function<std::unique_ptr<Device>(std::shared_ptr<Device> image, unsigned above)>;
+
 struct Qcow2Options {
   Access access = Access::kRead;
   // Locks as QEMU does (its file-posix.c): readers keep writers out, writers everybody; throws
@@ -39,12 +45,15 @@ struct Qcow2Options {
   // Images name other files, which whoever made the image chose: they are read only if allowed.
   bool allow_backing = false;
   bool allow_data_file = false;
+  // Absent: encrypted backing files are not read (kUnsupported).
+  OpenEncrypted open_encrypted;
 };
 
 // The guest's disk in the image at `path`, or an EncryptedImage. Backing files are opened too, for
-// reading, and theirs in turn; their format must be named, and they must be files. Throws Error:
-// what open_file throws; kUnsafe (backing or data file not allowed, or of no named format, or no
-// plain path); kUnsupported, kDamaged as qcow2::Image; kBusy.
+// reading, and theirs in turn; their format must be named, and they must be files. A raw one is
+// data as it stands, whatever it looks like. Throws Error: what open_file throws; kUnsafe (backing
+// or data file not allowed, or of no named format, or no plain path); kUnsupported, kDamaged as
+// qcow2::Image; kBusy.
 //
 // The result may be used by many threads. Writing is safe against power cuts: what flush() was
 // called for is there, and the image needs no repair. Images with internal snapshots, dirty bitmaps

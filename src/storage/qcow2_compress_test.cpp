@@ -91,6 +91,23 @@ TEST(CompressedQcow2, TablesOfALargeDiskAreWhereDataIs) {
   EXPECT_EQ(as_string_view(read), word);
 }
 
+class Huge final : public Device {
+ public:
+  std::string name() const override { return "huge"; }
+  std::uint64_t size_bytes() const override { return std::uint64_t{1} << 62; }
+  bool writable() const override { return false; }
+  std::uint32_t block_size_bytes() const override { return 512; }
+  void read(std::uint64_t, MutableBytes) const override {}
+  void write(std::uint64_t, ByteView) override {}
+  void flush() override {}
+};
+
+TEST(CompressedQcow2, TablesBeyondTheBoundsOfQemuAreNotMade) {
+  MemoryDevice file{Bytes()};
+  EXPECT_EQ(code_of([&] { write_compressed_qcow2(Huge(), file, {}); }), Code::kInvalidArgument);
+  EXPECT_EQ(file.size_bytes(), 0U);
+}
+
 TEST(CompressedQcow2, StopsWhenItIsToldTo) {
   CancelToken cancel;
   cancel.cancel();

@@ -24,6 +24,7 @@ using qcow2_testing::check_image;
 using qcow2_testing::fresh_image;
 using qcow2_testing::header_of;
 using qcow2_testing::open_image;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 struct Shape {
@@ -377,6 +378,31 @@ TEST(Qcow2Device, CopiesOnWriteFromShorterAndLongerBackingFiles) {
   }
 }
 
+// Refused before anybody tries to get the memory or the file for them.
+TEST(Qcow2Device, TablesBeyondTheBoundsOfQemuAreNotMade) {
+  constexpr std::uint64_t kL1Entries = limits::kQcow2L1BytesMax / 8;
+  for (const std::uint32_t bits : {9U, 16U, 21U}) {
+    const std::uint64_t cluster = std::uint64_t{1} << bits;
+    const std::uint64_t largest = kL1Entries * (cluster / 8) * cluster;
+    for (const std::uint64_t size : {largest + 512, std::uint64_t{UINT64_MAX}}) {
+      MemoryDevice file(Bytes{});
+      const Qcow2CreateOptions options{.size_bytes = size, .cluster_bits = bits};
+      EXPECT_EQ(code_of([&] { format_qcow2(file, options); }), Code::kInvalidArgument) << bits;
+      EXPECT_EQ(file.size_bytes(), 0U);
+    }
+  }
+  constexpr std::uint64_t kBytes = 65536;
+  auto file =
+      std::make_shared<MemoryDevice>(fresh_image({.size_bytes = kBytes, .cluster_bits = 9}));
+  {
+    const auto device = open_image(file, true);
+    device->write(0, Bytes(kBytes, std::byte{3}));
+    EXPECT_EQ(code_of([&] { device->resize(std::uint64_t{1} << 62); }), Code::kInvalidArgument);
+    EXPECT_EQ(read_all(*device), Bytes(kBytes, std::byte{3}));
+  }
+  expect_sound(file->contents());
+}
+
 TEST(Qcow2Device, EncryptedImagesAreTheirHeader) {
   auto file = std::make_shared<MemoryDevice>(
       fresh_image({.size_bytes = 300000, .crypto_header_bytes = 100000}));
@@ -494,6 +520,12 @@ std::vector<Lie> writing_lies() {
   using qcow2::kCopiedFlag;
   const Code unsupported = Code::kUnsupported;
   const auto feature = [](std::uint64_t bit) { return [=](Victim& v) { v.put(72, bit); }; };
+  const auto uncounted = [](std::uint64_t (*offset)(const Victim&)) {
+    return [=](Victim& v) {
+      qcow2::set_refcount(MutableBytes(v.image).subspan(v.refcounts(), kCluster),
+                          offset(v) / kCluster, 4, 0);
+    };
+  };
   return {
       {"refcount block beyond the file",
        [](Victim& v) { v.put(v.header.refcount_table_offset_bytes, 1ULL << 40); }, "refcount block",
@@ -517,8 +549,19 @@ std::vector<Lie> writing_lies() {
                              v.l2() / kCluster, 4, 2);
        },
        "refcount 2", true},
+      {"the header is not counted", uncounted([](const Victim&) { return std::uint64_t{0}; }),
+       "refcount 0", true},
+      {"the L1 table is not counted", uncounted([](const Victim& v) { return v.l1(); }),
+       "refcount 0", true},
+      {"the refcount table is not counted",
+       uncounted([](const Victim& v) { return v.header.refcount_table_offset_bytes; }),
+       "refcount 0", true},
+      {"the refcount block is not counted",
+       uncounted([](const Victim& v) { return v.refcounts(); }), "refcount 0", true},
       {"data is an L2 table", [](Victim& v) { v.put(v.l2() + 24, kCopiedFlag | v.l2()); },
        "overwrite a table", true},
+      {"data that moves is an L2 table", [](Victim& v) { v.put(v.l2() + 24, v.l2()); },
+       "is a table", true},
       {"data is a refcount block",
        [](Victim& v) { v.put(v.l2() + 24, kCopiedFlag | v.refcounts()); }, "overwrite a table",
        true},
@@ -571,19 +614,22 @@ TEST_P(Qcow2Lies, AreFound) {
 INSTANTIATE_TEST_SUITE_P(Reading, Qcow2Lies, ::testing::ValuesIn(reading_lies()));
 INSTANTIATE_TEST_SUITE_P(Writing, Qcow2Lies, ::testing::ValuesIn(writing_lies()));
 
+void put_overlay(const std::string& path, const Qcow2CreateOptions& options,
+                 const std::string& backing, const std::optional<std::string>& format) {
+  Bytes image = fresh_image(options);
+  Header header = header_of(image);
+  header.backing_file = backing;
+  header.backing_format = format;
+  const Bytes start = qcow2::encode_header(header);
+  std::ranges::copy(start, image.begin());
+  put_file(path, image);
+}
+
 TEST(Qcow2Files, NamesAreFollowedOnlyWhenAllowed) {
   const TemporaryDirectory directory;
   const auto make = [&](const std::string& name, const std::string& backing,
                         const std::optional<std::string>& format) {
-    Bytes image = fresh_image({.size_bytes = 100000, .cluster_bits = 12});
-    Header header = header_of(image);
-    header.backing_file = backing;
-    header.backing_format = format;
-    const Bytes start = qcow2::encode_header(header);
-    std::ranges::copy(start, image.begin());
-    std::ofstream(directory.path(name), std::ios::binary)
-        .write(reinterpret_cast<const char*>(image.data()),
-               static_cast<std::streamsize>(image.size()));
+    put_overlay(directory.path(name), {.size_bytes = 100000, .cluster_bits = 12}, backing, format);
   };
   const auto failure = [&](const std::string& name, bool allow) {
     try {
@@ -616,6 +662,40 @@ TEST(Qcow2Files, NamesAreFollowedOnlyWhenAllowed) {
     make("chain" + std::to_string(i), "chain" + std::to_string(i + 1), "qcow2");
   }
   EXPECT_THAT(failure("chain0", true), HasSubstr("chain of more than 31"));
+}
+
+TEST(Qcow2Files, EncryptedBackingFilesAreOpenedByWhoHasTheirKeys) {
+  const TemporaryDirectory directory;
+  const Qcow2CreateOptions plain{.size_bytes = 100000, .cluster_bits = 12};
+  Qcow2CreateOptions encrypted = plain;
+  encrypted.crypto_header_bytes = 5000;
+  put_overlay(directory.path("low"), encrypted, "", {});
+  put_overlay(directory.path("plain"), plain, "low", "qcow2");
+  put_overlay(directory.path("high"), encrypted, "plain", "qcow2");
+  put_overlay(directory.path("top"), plain, "high", "qcow2");
+  // Not behind a cipher: what is stored is what was written.
+  const auto contents_of = [](Device& device) {
+    const auto& image = dynamic_cast<const EncryptedImage&>(device);
+    return image.contents(image.sectors());
+  };
+  const Bytes data = random_bytes(100000, 5);
+  contents_of(*open_qcow2(directory.path("low"), {.access = Access::kReadWrite}))->write(0, data);
+
+  const Error refused =
+      error_of([&] { open_qcow2(directory.path("top"), {.allow_backing = true}); });
+  EXPECT_EQ(refused.code(), Code::kUnsupported);
+  EXPECT_THAT(refused.message(), HasSubstr("encrypted backing file"));
+  std::vector<std::string> opened;
+  const auto image =
+      open_qcow2(directory.path("top"),
+                 {.allow_backing = true,
+                  .open_encrypted = [&](const std::shared_ptr<Device>& device, unsigned above) {
+                    opened.push_back(device->name() + " below " + std::to_string(above));
+                    return contents_of(*device);
+                  }});
+  EXPECT_THAT(opened,
+              ElementsAre(directory.path("low") + " below 1", directory.path("high") + " below 0"));
+  EXPECT_EQ(read_all(*image), data);
 }
 
 TEST(Qcow2Files, WritersKeepEverybodyOut) {

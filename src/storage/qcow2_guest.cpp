@@ -12,6 +12,7 @@
 #include "storage/qcow2.h"
 #include "storage/qcow2_decompress.h"
 #include "storage/qcow2_image.h"
+#include "storage/qcow2_inflated.h"
 #include "storage/request.h"
 #include "storage/window_device.h"
 
@@ -27,7 +28,9 @@ class GuestDevice final : public Device {
   // `clusters` has the data at the offsets that L2 says: the file itself, the data file, or the
   // file behind a cipher.
   GuestDevice(std::shared_ptr<Image> image, std::shared_ptr<Device> clusters)
-      : image_(std::move(image)), clusters_(std::move(clusters)) {}
+      : image_(std::move(image)),
+        clusters_(std::move(clusters)),
+        inflated_(image_->header().cluster_bytes()) {}
 
   std::string name() const override { return image_->name(); }
   std::uint64_t size_bytes() const override { return image_->size_bytes(); }
@@ -148,17 +151,16 @@ class GuestDevice final : public Device {
   }
 
   void read_compressed(const Piece& piece, MutableBytes out) const {
-    Bytes data(piece.compressed_bytes);
-    image_->file().read(piece.host_bytes, data, "a compressed cluster");
-    const auto unpack = [&](MutableBytes cluster) {
+    const auto inflate = [&](MutableBytes cluster) {
+      Bytes data(piece.compressed_bytes);
+      image_->file().read(piece.host_bytes, data, "a compressed cluster");
       qcow2::decompress(image_->header().compression, data, cluster,
                         fmt::format("'{}' at {}", name(), piece.host_bytes));
     };
-    const std::uint64_t cluster_bytes = image_->header().cluster_bytes();
-    if (out.size() == cluster_bytes) return unpack(out);
-    Bytes cluster(cluster_bytes);
-    unpack(cluster);
-    std::ranges::copy(ByteView(cluster).subspan(piece.skip_bytes, out.size()), out.begin());
+    // Who reads whole clusters, as copies do, will not be back.
+    if (out.size() == image_->header().cluster_bytes()) return inflate(out);
+    inflated_.read({.host_bytes = piece.host_bytes, .compressed_bytes = piece.compressed_bytes},
+                   piece.skip_bytes, out, inflate);
   }
 
   template <typename Span, typename Write>
@@ -260,6 +262,7 @@ class GuestDevice final : public Device {
 
   std::shared_ptr<Image> image_;
   std::shared_ptr<Device> clusters_;
+  mutable qcow2::InflatedClusters inflated_;
 };
 
 class LuksImage final : public EncryptedImage {

@@ -27,6 +27,11 @@ class ChainOpener {
     enter(path);
     Qcow2Devices devices{.file = open_one(path, access), .writable = access == Access::kReadWrite};
     const qcow2::Header header = qcow2::read_header(*devices.file);
+    // The image itself is opened by whoever asked for it. Counted from the top, opened from below.
+    const bool decrypted_here =
+        chain_.size() > 1 && header.crypt_method == qcow2::CryptMethod::kLuks;
+    if (decrypted_here) refuse_without_key(path);
+    const unsigned above = decrypted_here ? encrypted_++ : 0;
     if (!header.backing_file.empty() && options_.allow_backing) {
       devices.backing = open_backing(path, header);
     }
@@ -37,7 +42,8 @@ class ChainOpener {
       }
       devices.data_file = open_one(resolve(path, *header.data_file), Access::kRead);
     }
-    return open_qcow2_on(std::move(devices));
+    std::unique_ptr<Device> opened = open_qcow2_on(std::move(devices));
+    return decrypted_here ? options_.open_encrypted(std::move(opened), above) : std::move(opened);
   }
 
  private:
@@ -93,18 +99,20 @@ class ChainOpener {
           "only raw and qcow2 are read, and never guessed; qemu-img rebase -u -F FORMAT "
           "names it");
     }
-    std::shared_ptr<Device> opened = open(backing, Access::kRead);
-    if (dynamic_cast<const EncryptedImage*>(opened.get()) != nullptr) {
-      throw Error(Code::kUnsupported,
-                  fmt::format("'{}' has an encrypted backing file, '{}', with a key of its own",
-                              printable(path, 256), printable(backing, 256)),
-                  "decrypt the backing file first");
-    }
-    return opened;
+    return open(backing, Access::kRead);
+  }
+
+  void refuse_without_key(const std::string& backing) const {
+    if (options_.open_encrypted) return;
+    throw Error(Code::kUnsupported,
+                fmt::format("'{}' has an encrypted backing file, '{}', with a key of its own",
+                            printable(chain_.front(), 256), printable(backing, 256)),
+                "--backing-key SOURCE opens it, or decrypt it first");
   }
 
   const Qcow2Options& options_;
   std::vector<std::string> chain_;
+  unsigned encrypted_ = 0;  // backing files so far
 };
 
 }  // namespace

@@ -101,6 +101,8 @@ inline Error error_of(const std::function<void()>& call) {
   return Error(Code::kInternal, "nothing was thrown");
 }
 
+inline Code code_of(const std::function<void()>& call) { return error_of(call).code(); }
+
 // Runs `body` in a process of its own (for limits, identities and mounts) and returns what it
 // returns, 99 if it threw.
 inline int in_child(const std::function<int()>& body) {

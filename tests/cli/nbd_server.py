@@ -11,8 +11,9 @@ from collections import Counter
 
 MAGIC = b"NBDMAGICIHAVEOPT"
 OPTION_REPLY = 0x0003E889045565A9
-REQUEST, SIMPLE_REPLY = 0x25609513, 0x67446698
-OPT_ABORT, OPT_INFO, OPT_GO = 2, 6, 7
+REQUEST, SIMPLE_REPLY, STRUCTURED_REPLY = 0x25609513, 0x67446698, 0x668E33EF
+OPT_ABORT, OPT_INFO, OPT_GO, OPT_STRUCTURED_REPLY = 2, 6, 7, 8
+REPLY_DONE, REPLY_OFFSET_DATA = 1, 1
 ACK, INFO = 1, 3
 ERR_UNSUPPORTED, ERR_TLS_REQUIRED, ERR_UNKNOWN = 0x80000001, 0x80000005, 0x80000006
 INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
@@ -32,15 +33,18 @@ class NbdServer:
     max). greeting: bytes sent in place of the greeting. export_error: the reply to NBD_OPT_GO.
     errors: errno by command. on_request(server, connection, command, offset, length) is called
     before each request is served; it may sleep, raise Closed, or return bytes that are sent in
-    place of the reply. clients: accept no more than so many, ever.
+    place of the reply. clients: accept no more than so many, ever. answered: replies are structured,
+    and have no more than so many bytes of what is read, as if that were all.
     """
 
     def __init__(self, path, data, size=None, flags=CAN_FLUSH | CAN_ZERO, blocks=None,
-                 greeting=None, export_error=None, errors=None, on_request=None, clients=None):
+                 greeting=None, export_error=None, errors=None, on_request=None, clients=None,
+                 answered=None):
         self.path, self.data, self.flags = path, data, HAS_FLAGS | flags
         self.size = len(data) if size is None else size
         self.blocks, self.greeting, self.export_error = blocks, greeting, export_error
         self.errors, self.on_request, self.clients = errors or {}, on_request, clients
+        self.answered = answered
         self.requests, self.ranges = Counter(), []
         self.connections, self.left_politely = 0, 0
         self.under_way, self.most_under_way = 0, 0
@@ -124,6 +128,9 @@ class NbdServer:
             if option == OPT_ABORT:
                 reply(ACK)
                 raise Closed
+            if option == OPT_STRUCTURED_REPLY and self.answered is not None:
+                reply(ACK)
+                continue
             if option != OPT_GO:
                 reply(ERR_UNSUPPORTED)
                 continue
@@ -159,7 +166,12 @@ class NbdServer:
             instead = self.on_request and self.on_request(self, connection, command, offset, length)
             if instead is None:
                 error, out = self._execute(command, offset, length, body)
-                instead = struct.pack(">IIQ", SIMPLE_REPLY, error, cookie) + out
+                if command == READ and not error and self.answered is not None:
+                    out = struct.pack(">Q", offset) + out[:self.answered]
+                    instead = struct.pack(">IHHQI", STRUCTURED_REPLY, REPLY_DONE,
+                                          REPLY_OFFSET_DATA, cookie, len(out)) + out
+                else:
+                    instead = struct.pack(">IIQ", SIMPLE_REPLY, error, cookie) + out
             with sending:
                 connection.sendall(instead)
         except (Closed, OSError):

@@ -99,6 +99,19 @@ def test_an_export_that_is_too_small(place, serve):
     assert not any(server.data)
 
 
+def test_what_a_server_leaves_out_of_an_answer_is_not_our_memory(place, serve):
+    """A buffer that held other data, encrypted in place, is used again for the next read."""
+    server = serve(bytearray(b"\x55" * (24 * MIB)), answered=512)
+    done = run("encrypt", server.uri, "v", *NEW, cwd=place)
+    if done.status != 0:
+        # Newer versions of libnbd say so themselves.
+        assert done.status in (4, 7) and not (place / "v").exists()
+        return
+    out = ok("decrypt", "v", "-", *KEY, cwd=place).out
+    assert len(out) >= 24 * MIB and out[:512] == b"\x55" * 512
+    assert set(out) == {0, 0x55} and out.count(0x55) <= 512 * server.requests[READ]
+
+
 @pytest.mark.parametrize("flags", [CAN_FLUSH, 0, CAN_FLUSH | CAN_ZERO | MULTI_CONN])
 def test_what_a_server_lacks_is_done_without(place, serve, flags):
     server = serve(flags=flags)

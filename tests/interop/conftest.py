@@ -23,6 +23,14 @@ def in_own_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def no_services_named(monkeypatch):
+    """In the environment; a test names those that it talks to."""
+    for name in list(os.environ):
+        if name.startswith(("OS_", "VAULT_", "LUKSKEEP_")) and name != "LUKSKEEP_KERNEL":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
 def keys(tmp_path):
     """Two passphrases as key files; bytes that a terminal would not pass, but for the first."""
     return (kit.write(tmp_path / "key-1", b"first passphrase"),

@@ -12,12 +12,10 @@ when the last of those does, however that one ends. From Debian's python3-* pack
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -28,7 +26,8 @@ import urllib.request
 from pathlib import Path
 
 import kit
-from radosgw import die_with_parent, free_ports
+import shared_peer
+from shared_peer import die_with_parent, free_ports
 
 PYTHON = "/usr/bin/python3"  # the one that sees Debian's modules
 START_SECONDS = 240
@@ -194,10 +193,9 @@ def serve(kind, port):
 # ---- the process that keeps them ---------------------------------------------------------------
 
 
-class Keeper:
+class Keeper(shared_peer.Keeper):
     def __init__(self, folder):
-        self.folder = folder
-        self.daemons = []
+        super().__init__(folder)
         self.token = ""
 
     def daemon(self, kind, port, home, **env):
@@ -345,36 +343,6 @@ class Keeper:
                 "open_glance": f"http://127.0.0.1:{open_glance}" if has_glance else "", "keystone": self.keystone, "barbican": barbican,
                 "open": f"http://127.0.0.1:{without}"}
 
-    def stop(self):
-        for daemon in self.daemons:
-            daemon.kill()  # nothing of it is to last
-        for daemon in self.daemons:
-            daemon.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def state_file(folder):
-    return folder.with_suffix(".json")
-
-
-def keep(folder):
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    keeper = Keeper(folder)
-    with open(folder.with_suffix(".users"), "a") as users:
-        try:
-            try:
-                state = keeper.start()
-            except (OSError, RuntimeError, subprocess.SubprocessError, urllib.error.URLError) as error:
-                state = {"error": str(error)}
-            new = folder.with_suffix(".new")
-            new.write_text(json.dumps(state))
-            new.rename(state_file(folder))
-            fcntl.flock(users, fcntl.LOCK_EX)  # when the last one is gone
-        finally:
-            state_file(folder).unlink(missing_ok=True)
-            keeper.stop()
-
 
 # ---- for the tests -----------------------------------------------------------------------------
 
@@ -387,20 +355,7 @@ def services(folder):
                            capture_output=True)
     if probe.returncode != 0:
         kit.without("python3-barbican or python3-keystone is not installed")
-    with open(folder.with_suffix(".users"), "a") as users, \
-            open(folder.with_suffix(".start"), "a") as start:
-        fcntl.flock(start, fcntl.LOCK_EX)
-        fcntl.flock(users, fcntl.LOCK_SH)
-        if not state_file(folder).exists():
-            subprocess.Popen([PYTHON, __file__, folder], stdin=subprocess.DEVNULL,
-                             start_new_session=True)
-        end = time.monotonic() + START_SECONDS
-        while not state_file(folder).exists():
-            assert time.monotonic() < end, "no Barbican came up"
-            time.sleep(0.1)
-        fcntl.flock(start, fcntl.LOCK_UN)
-        state = json.loads(state_file(folder).read_text())
-        assert "error" not in state, state["error"]
+    with shared_peer.running(folder, [PYTHON, __file__, folder], START_SECONDS) as state:
         yield Cloud(state)
 
 
@@ -449,4 +404,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2], int(sys.argv[3]))
     else:
-        keep(Path(sys.argv[1]))
+        shared_peer.keep(Keeper(Path(sys.argv[1])))

@@ -2,18 +2,12 @@
 
     python3 radosgw.py FOLDER    runs it until nobody holds FOLDER.users locked
 
-All test processes of a run share one: see cluster(). It lives in a process of its own, which ends
-when the last of them does, however that one ends.
+All test processes of a run share one: see cluster().
 """
 
 import contextlib
-import ctypes
-import fcntl
 import hashlib
-import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +18,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import kit
+import shared_peer
+from shared_peer import die_with_parent, free_ports
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool", "radosgw",
             "radosgw-admin", "curl")
@@ -71,22 +67,9 @@ rgw_thread_pool_size = 16
 # ---- the process that keeps it ---------------------------------------------------------------
 
 
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-class Keeper:
+class Keeper(shared_peer.Keeper):
     def __init__(self, folder):
-        self.folder = folder
-        self.daemons = []
+        super().__init__(folder)
         self.env = {**os.environ, "CEPH_CONF": str(folder / "ceph.conf"),
                     "PATH": kit.search_path(), "LC_ALL": "C.UTF-8"}
 
@@ -153,37 +136,7 @@ class Keeper:
                 return True
 
         self.wait_for("the gateway", answers)
-        return rgw
-
-    def stop(self):
-        for daemon in self.daemons:
-            daemon.kill()  # nothing of it is to last
-        for daemon in self.daemons:
-            daemon.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def state_file(folder):
-    return folder.with_suffix(".json")
-
-
-def keep(folder):
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    keeper = Keeper(folder)
-    with open(folder.with_suffix(".users"), "a") as users:
-        try:
-            try:
-                state = {"port": keeper.start()}
-            except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-                state = {"error": str(error)}
-            new = folder.with_suffix(".new")
-            new.write_text(json.dumps(state))
-            new.rename(state_file(folder))
-            fcntl.flock(users, fcntl.LOCK_EX)  # when the last one is gone
-        finally:
-            state_file(folder).unlink(missing_ok=True)
-            keeper.stop()
+        return {"port": rgw}
 
 
 # ---- for the tests -----------------------------------------------------------------------------
@@ -193,20 +146,7 @@ def keep(folder):
 def cluster(folder):
     """The Gateway of a run of tests, started by whoever is first; `folder` is the same for all."""
     kit.need(*PROGRAMS)
-    with open(folder.with_suffix(".users"), "a") as users, \
-            open(folder.with_suffix(".start"), "a") as start:
-        fcntl.flock(start, fcntl.LOCK_EX)
-        fcntl.flock(users, fcntl.LOCK_SH)
-        if not state_file(folder).exists():
-            subprocess.Popen([sys.executable, __file__, folder], stdin=subprocess.DEVNULL,
-                             start_new_session=True)
-        end = time.monotonic() + START_SECONDS
-        while not state_file(folder).exists():
-            assert time.monotonic() < end, "no object gateway came up"
-            time.sleep(0.1)
-        fcntl.flock(start, fcntl.LOCK_UN)
-        state = json.loads(state_file(folder).read_text())
-        assert "error" not in state, state["error"]
+    with shared_peer.running(folder, [sys.executable, __file__, folder], START_SECONDS) as state:
         yield Gateway(state["port"])
 
 
@@ -269,4 +209,4 @@ class Gateway:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]))
+    shared_peer.keep(Keeper(Path(sys.argv[1])))

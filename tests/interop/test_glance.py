@@ -12,6 +12,8 @@ import openstack
 from conftest import shared_folder
 from kit import lukskeep
 
+pytestmark = pytest.mark.usefixtures("no_services_named")
+
 IDENTITY = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX"
 RECIPIENT = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
 
@@ -22,13 +24,6 @@ def cloud(request):
         if not found.glance:
             kit.without("python3-glance is not installed")
         yield found
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(("OS_", "VAULT_", "LUKSKEEP_")) and name != "LUKSKEEP_KERNEL":
-            monkeypatch.delenv(name)
 
 
 class Project:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from kit import CHEAP, MIB, THEIR_CHEAP, bytes_of, cryptsetup, lukskeep, need, run, same, write
-from test_qcow2 import check, image_bytes, luks_opts, qemu_create, secret
+from kit import (CHEAP, MIB, THEIR_CHEAP, bytes_of, cryptsetup, lukskeep, need, qemu_img, run, same,
+                 write)
+from test_qcow2 import check, image_bytes, luks_opts, secret
 
 pytestmark = pytest.mark.usefixtures("either_qemu")
 
@@ -49,8 +50,7 @@ def made_by_qemu(place, format):
              "luks with aes-128": ["-O", "luks", *luks, "-o", "cipher-alg=aes-128"],
              "luks in qcow2": ["-O", "qcow2", "-o", "encrypt.format=luks,encrypt.iter-time=10,"
                                                     "encrypt.key-secret=s"]}[format]
-    qemu_create(["qemu-img", "convert", *secret(place / "key"), "-f", "raw", *words,
-                 place / "raw", image])
+    qemu_img("convert", *secret(place / "key"), "-f", "raw", *words, place / "raw", image)
     return image
 
 

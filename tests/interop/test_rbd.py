@@ -230,6 +230,20 @@ def test_ours_loaded_by_librbd(pool, image, kind, sector, key, tmp_path):
     assert same(plain, tmp_path / "theirs")
 
 
+def test_an_image_that_shrinks_while_it_is_served(pool, image, key, tmp_path):
+    """What the image lacks now is no zeroes: librbd says of it only that it read less."""
+    need("nbdkit", "nbdcopy")
+    plain = write(tmp_path / "large", bytes_of("shrinks", 32 * MIB))
+    # With an exclusive lock nobody else resizes it.
+    pool.rbd("create", image, "--size", "64M", "--image-feature", "layering")
+    lukskeep("encrypt", plain, pool.uri(image), "--key", f"file:{key}", *NEW)
+    # It ends inside a request: of what is wholly behind the end librbd says that it is nonsense.
+    resize = f"rbd -p {pool.name} resize {image} --size 20580K --allow-shrink --no-progress"
+    served = lukskeep("serve", pool.uri(image), "--key", f"file:{key}", "--run",
+                      f"{resize} && ! nbdcopy $uri {tmp_path}/out", timeout=180, env=pool.env)
+    assert b"has become shorter" in served.stderr, served.stderr
+
+
 def test_what_is_not_there(pool, image, tmp_path):
     for uri, status in ((pool.uri(image), 1), (f"rbd:nowhere/{image}?conf={pool.conf}", 1),
                         (f"{pool.uri(image)}&id=nobody", 2), (f"rbd:a/b?conf={tmp_path}/no", 1)):
