@@ -239,7 +239,7 @@ class ImageConvert final : public ImageCommand {
     if (!source_.header) {
       if (!session.dry_run) output_.write_plain(session, job());
     } else {
-      check_header();
+      check_header(*source_.header);
       if (!session.dry_run) {
         output_.write_known(session, job(),
                             {.header = *source_.header,
@@ -257,9 +257,8 @@ class ImageConvert final : public ImageCommand {
 
  private:
   // What cannot be said of the new image by the same header.
-  void check_header() const {
+  void check_header(const luks::Header& header) const {
     output_.refuse_compression();
-    const luks::Header& header = source_.header.value();
     if (output_.qcow2() && header.version != luks::Version::kLuks1) {
       throw Error(Code::kUnsupported,
                   fmt::format("{} is LUKS2, and inside qcow2 there is LUKS1 only",

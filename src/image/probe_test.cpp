@@ -5,8 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/bytes.h"
 #include "base/limits.h"
-#include "image/image_test_tools.h"
 #include "image/inspector.h"
 #include "luks/luks2_codec.h"
 

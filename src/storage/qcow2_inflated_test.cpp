@@ -19,7 +19,6 @@
 namespace lukskeep::storage {
 namespace {
 
-using qcow2::CompressedPlace;
 using qcow2::InflatedClusters;
 
 constexpr std::size_t kCluster = 65536;
@@ -88,6 +87,7 @@ TEST(InflatedClusters, ThreadsThatWantOneClusterInflateItOnce) {
   std::vector<Counted> sources(4);
   for (std::size_t i = 0; i < sources.size(); ++i) sources[i].value = static_cast<std::byte>(i);
   std::vector<std::thread> threads;
+  threads.reserve(8);
   std::atomic<bool> wrong = false;
   for (std::size_t t = 0; t < 8; ++t) {
     threads.emplace_back([&, t] {
@@ -189,6 +189,7 @@ TEST(CompressedClusters, AreReadByManyThreads) {
   const auto image = open_qcow2_on({.file = compressed(data)});
   std::atomic<bool> wrong = false;
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (std::uint64_t seed = 0; seed < 6; ++seed) {
     threads.emplace_back([&, seed] {
       Random random(seed);
