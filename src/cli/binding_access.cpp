@@ -188,7 +188,7 @@ nbde::PinPolicy policy_of_binding(const luks::HeaderFile& file, int keyslot,
       const SecretBytes passphrase = nbde::unseal(nbde::sealed_of(one), context);
       options.keyslot = one.keyslot;
       if (luks::unlock(file, passphrase.span(), options)) {
-        return nbde::policy_of(nbde::describe(*one.jwe, what));
+        return nbde::policy_of(nbde::describe(nbde::sealed_of(one), what));
       }
       why += "; what it sealed does not open the keyslot";
     } catch (const Error& error) {

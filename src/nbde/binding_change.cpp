@@ -350,7 +350,7 @@ bool is_bound(const HeaderFile& file, int keyslot) {
 
 // Whether the keyslot that `helper` is to replace is what it was then.
 bool still_there(const HeaderFile& file, const Binding& helper) {
-  const auto found = file.header().keyslots.find(*helper.replaces);
+  const auto found = file.header().keyslots.find(helper.replaces.value_or(-1));
   return found != file.header().keyslots.end() &&
          keyslot_print(found->second) == helper.replaces_print;
 }

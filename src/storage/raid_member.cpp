@@ -42,7 +42,7 @@ bool has_version_0(const Device& device) {
   }
   // In the order of bytes of the machine that made it.
   const auto is_090 = [&](auto load) {
-    return load(&head[0]) == kMagic && load(&head[4]) == 0 && load(&head[8]) == 90;
+    return load(head.data()) == kMagic && load(&head[4]) == 0 && load(&head[8]) == 90;
   };
   return is_090(load_le<std::uint32_t>) || is_090(load_be<std::uint32_t>);
 }
@@ -52,8 +52,8 @@ bool has_version_1(const Device& device) {
   if (sectors < kBehindSectors + kAlignmentSectors) return false;
   const std::uint64_t at = (sectors - kBehindSectors) / kAlignmentSectors * kAlignmentSectors;
   Head head{};
-  return read_head(device, at * kSectorBytes, head) && load_le<std::uint32_t>(&head[0]) == kMagic &&
-         load_le<std::uint32_t>(&head[4]) == 1 &&
+  return read_head(device, at * kSectorBytes, head) &&
+         load_le<std::uint32_t>(head.data()) == kMagic && load_le<std::uint32_t>(&head[4]) == 1 &&
          load_le<std::uint64_t>(&head[kSuperOffsetOffset]) == at;
 }
 
