@@ -375,8 +375,17 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
 HttpResponse send_alone(const HttpRequest& request, const HttpLimits& limits,
                         const CancelToken* cancel, const TlsSettings& tls) {
   check_headers(request);
+  const auto start = std::chrono::steady_clock::now();
   if (auto response = exchange_plainly(request, limits, cancel)) return std::move(*response);
-  HttpClient client(limits, cancel, tls);
+  // Looking the name up may have taken its time.
+  const auto gone_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                           std::chrono::steady_clock::now() - start)
+                           .count();
+  HttpLimits rest = limits;
+  rest.total_ms = static_cast<std::uint32_t>(
+      std::max<std::int64_t>(1, std::int64_t{limits.total_ms} - gone_ms));
+  rest.connect_ms = std::min(rest.connect_ms, rest.total_ms);
+  HttpClient client(rest, cancel, tls);
   return send_made(request, [&](const HttpRequest& made) { return client.send(made); });
 }
 

@@ -317,6 +317,19 @@ TEST_P(EitherSender, ADripIsNoAnswer) {
             Code::kTimeout);
 }
 
+// What is no body and no header, and must not grow without end all the same.
+TEST_P(EitherSender, BoundsWhatStandsBetweenChunks) {
+  const std::string head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+  const std::string endless(std::size_t{1} << 20, 'x');
+  for (const std::string& rest : {"1;x=" + endless, "0\r\nX: " + endless}) {
+    Server server({head + rest + "\r\n"});
+    EXPECT_EQ(failure([&] { GetParam().send({.url = server.url()}, {}, nullptr); }, "127.0.0.1"),
+              Code::kRemote);
+  }
+  Server fine({head + "2;x=y\r\nok\r\n0\r\nX: z\r\n\r\n"});
+  EXPECT_EQ(as_string_view(GetParam().send({.url = fine.url()}, {}, nullptr).body), "ok");
+}
+
 TEST(PlainExchange, LeavesTheRestToLibcurl) {
   setenv("http_proxy", "", 1);
   for (const char* url :

@@ -10,6 +10,7 @@
 #include <future>
 #include <memory>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -126,11 +127,13 @@ class Exchange {
     const auto address = asio::ip::make_address_v4(url.host, error);
     if (!error) return Endpoint(address, url.port);
     // A name server that hangs is not waited for, once the time is up: the thread stays behind.
-    std::promise<std::vector<Endpoint>> promise;
-    std::future<std::vector<Endpoint>> future = promise.get_future();
-    std::thread([url, promise = std::move(promise)]() mutable {
-      promise.set_value(look_up(url));
-    }).detach();
+    std::packaged_task<std::vector<Endpoint>()> task([url] { return look_up(url); });
+    std::future<std::vector<Endpoint>> future = task.get_future();
+    try {
+      std::thread(std::move(task)).detach();
+    } catch (const std::system_error&) {
+      throw_remote("no thread could be started to look it up");
+    }
     while (future.wait_for(kPoll) != std::future_status::ready) {
       if (cancel_ != nullptr) cancel_->check();
       if (Clock::now() >= deadline_) throw_timeout();
@@ -213,7 +216,8 @@ class Exchange {
     }
     const ErrorCode error = result->value_or(ErrorCode{});
     if (error == beast::error::timeout) throw_timeout();
-    if (error == http::error::body_limit || error == http::error::header_limit) {
+    if (error == http::error::body_limit || error == http::error::header_limit ||
+        error == http::error::buffer_overflow) {
       throw Error(Code::kRemote,
                   fmt::format("'{}' answers more than it may", origin_of(request_.url)));
     }
@@ -234,7 +238,9 @@ class Exchange {
   Clock::time_point deadline_;
   asio::io_context io_{1};
   beast::tcp_stream stream_{io_};
-  beast::flat_buffer buffer_;
+  // Beast bounds neither the extensions of chunks nor trailers: they are kept whole, as headers
+  // are.
+  beast::flat_buffer buffer_{limits::kHttpHeaderBytesMax + 64 * limits::kKiB};
 };
 
 }  // namespace
