@@ -15,7 +15,7 @@ _lukskeep_options() {
       options='--header --policy --key --kdf-limit --allow-insecure --holes --limit-rate --direct --progress --key-manager --key-manager-insecure --dry-run --yes --allow-backing --backing-key --allow-data-file --json --quiet --help'
       ;;
     'serve')
-      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --threads --connections --key-manager --key-manager-insecure --allow-backing --backing-key --allow-data-file --json --quiet --help'
+      options='--header --policy --key --kdf-limit --allow-insecure --export --read-only --discard --socket --listen --tls-certificates --tls-psk --tls-verify-peer --insecure --run --exit-with-last --system-log --threads --connections --key-manager --key-manager-insecure --allow-backing --backing-key --allow-data-file --json --quiet --help'
       ;;
     'vm attach')
       options='--qmp --volume --header --policy --key --kdf-limit --allow-insecure --id --device --bus --via --read-only --export-socket --key-manager --key-manager-insecure --allow-backing --backing-key --allow-data-file --json --quiet --help'
@@ -150,7 +150,7 @@ _lukskeep_options() {
       options='--header --policy --slot --key --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --backing-key --allow-data-file --json --quiet --help'
       ;;
     'rekey')
-      options='--list --directory --this-machine --tang-key --new-key --journal --report --jobs --policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --dry-run --yes --no-archive --allow-backing --backing-key --allow-data-file --json --quiet --help'
+      options='--list --directory --this-machine --tang-key --new-key --key --journal --report --jobs --policy --kdf-limit --allow-insecure --timeout --try-timeout --tries --tpm --tang-ca --allow-pending --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --backing-key --allow-data-file --json --quiet --help'
       ;;
     'edit')
       options='--header --header-policy --policy --pin --tang --tpm2 --threshold --timeout --try-timeout --tries --tpm --tang-ca --trust-on-first-use --allow-pending --slot --key --kdf-limit --allow-insecure --key-manager --key-manager-insecure --dry-run --yes --no-archive --allow-backing --backing-key --allow-data-file --json --quiet --help'

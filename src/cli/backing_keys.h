@@ -1,6 +1,10 @@
 // --backing-key: the keys of encrypted files that a qcow2 image names as its backing files.
 #pragma once
 
+#include <vector>
+
+#include <lukskeep/secret_bytes.h>
+
 #include "cli/session.h"
 
 namespace lukskeep::cli {
@@ -11,5 +15,9 @@ namespace lukskeep::cli {
 // key once, however often it is opened. `session` must outlive all that is opened. Throws
 // Error{kUsage} for keys without --allow-backing, or sources that are none.
 void use_backing_keys(const Session& session);
+
+// The volume keys of the encrypted backing files of the image that was opened last, from the top,
+// for another process that opens it; none if nothing has such files since this was called last.
+std::vector<SecretBytes> take_backing_volume_keys();
 
 }  // namespace lukskeep::cli

@@ -46,9 +46,9 @@ struct Streams {
 // In the child: nothing here may allocate or throw.
 [[noreturn]] void turn_into(const char* program, char* const* words, const Streams& streams,
                             const std::vector<int>& descriptors) noexcept {
-  signal(SIGPIPE, SIG_DFL);
+  static_cast<void>(signal(SIGPIPE, SIG_DFL));
   const int input = streams.input >= 0 ? streams.input : open("/dev/null", O_RDONLY | O_CLOEXEC);
-  if (dup2(input, STDIN_FILENO) >= 0 && dup2(streams.output, STDOUT_FILENO) >= 0 &&
+  if (input >= 0 && dup2(input, STDIN_FILENO) >= 0 && dup2(streams.output, STDOUT_FILENO) >= 0 &&
       dup2(streams.errors, STDERR_FILENO) >= 0) {
     // Whoever started us may have left files and locks open that are not for it to keep. Where the
     // kernel has no such call, it keeps them.

@@ -1,10 +1,11 @@
 // serve: volumes to NBD clients, through nbdkit and our plugin.
 #include <cstdint>
-#include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "cli/backing_keys.h"
 #include "cli/command.h"
 #include "cli/nbdkit_process.h"
 #include "cli/serve_args.h"
@@ -39,12 +41,13 @@ struct ReadyVolume {
   bool read_only = false;
   std::uint64_t size_bytes = 0;
   int key_fd = -1;
+  std::vector<int> backing_key_fds;
 };
 
 std::string absolute(const std::string& path) {
-  if (path.starts_with('/')) return path;
-  const std::unique_ptr<char, decltype(&std::free)> here(getcwd(nullptr, 0), std::free);
-  return here ? fmt::format("{}/{}", here.get(), path) : path;
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  return error ? path : absolute.string();
 }
 
 class ServeCommand final : public Command {
@@ -170,9 +173,19 @@ class ServeCommand final : public Command {
     KeyArgs key = key_;
     if (!asked.key.empty()) key.key = asked.key;
     if (asked.header.empty()) luks::check_payload_apart(file.header(), *file.device());
+    if (!take_backing_volume_keys().empty() && !asked.header.empty()) {
+      throw Error(Code::kUnsupported,
+                  fmt::format("the header '{}' is in an image over encrypted backing files",
+                              printable(asked.header, 256)),
+                  "copy it into a file of its own with 'lukskeep header backup'");
+    }
     // Waiting for a passphrase takes time: whether the volume is to be had is known before.
+    const auto access = ready.read_only ? storage::Access::kRead : storage::Access::kReadWrite;
     const std::shared_ptr<Device> payload =
-        server::open_payload(asked.path, ready.read_only, file.header());
+        server::open_payload(asked.path, open_options(access), file.header());
+    for (const SecretBytes& backing_key : take_backing_volume_keys()) {
+      ready.backing_key_fds.push_back(pass_by_descriptor(backing_key));
+    }
     const OpenedVolume opened = unlock_volume(session, file, key, key.unlock_options(session));
     const auto plain = luks::make_crypt_device(file.header(), payload, opened.unlocked.key.span(),
                                                {.allow_insecure = key.allow_insecure});
@@ -234,6 +247,11 @@ class ServeCommand final : public Command {
       arguments.push_back(fmt::format("readonly={}", volume.read_only));
       arguments.push_back("discard=" + discard_);
       if (key_.allow_insecure) arguments.emplace_back("allow-insecure=true");
+      if (allowed_named_files().backing) arguments.emplace_back("allow-backing=true");
+      if (allowed_named_files().data_file) arguments.emplace_back("allow-data-file=true");
+      for (const int fd : volume.backing_key_fds) {
+        arguments.push_back(fmt::format("backing-volume-key-fd={}", fd));
+      }
     }
   }
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include <lukskeep/error.h>
 
 #include "base/bytes.h"
+#include "cli/backing_keys.h"
 #include "cli/child_process.h"
 #include "cli/command.h"
 #include "cli/nbdkit_process.h"
@@ -85,7 +87,8 @@ std::optional<int> descriptor_of(const std::string& location) {
 class VolumeServer {
  public:
   VolumeServer(const Session& session, const VolumeArgs& volume, const KeyArgs& key,
-               const SecretBytes& volume_key, bool read_only)
+               const SecretBytes& volume_key, const std::vector<SecretBytes>& backing_keys,
+               bool read_only)
       : name_(storage::absolute_location(volume.volume)) {
     const storage::UniqueFd key_fd(pass_by_descriptor(volume_key));
     std::string one = fmt::format("{}={}", export_word(name_), export_word(volume.volume));
@@ -100,11 +103,17 @@ class VolumeServer {
       if (const auto fd = descriptor_of(location)) settings.descriptors.push_back(*fd);
     }
     // Nobody reads its standard error once we have ended.
-    settings.arguments = {"serve",     "--export", one,      "--exit-with-last",
-                          "--threads", "4",        "--json", "--system-log"};
+    settings.arguments = {"serve", "--export", one, "--exit-with-last", "--json", "--system-log"};
     if (key.allow_insecure) settings.arguments.emplace_back("--allow-insecure");
     if (allowed_named_files().backing) settings.arguments.emplace_back("--allow-backing");
     if (allowed_named_files().data_file) settings.arguments.emplace_back("--allow-data-file");
+    std::vector<storage::UniqueFd> backing_fds;
+    for (const SecretBytes& backing_key : backing_keys) {
+      const int fd = backing_fds.emplace_back(pass_by_descriptor(backing_key)).get();
+      settings.descriptors.push_back(fd);
+      settings.arguments.emplace_back("--backing-key");
+      settings.arguments.push_back(fmt::format("volume-key:/proc/self/fd/{}", fd));
+    }
     child_ = std::make_unique<ChildProcess>(settings);
     child_->read_output(true, kServerTime, session.cancel);
     understand();
@@ -137,13 +146,17 @@ class VolumeServer {
   pid_t pid() const { return child_->pid(); }
 
  private:
-  void understand() {
-    Json said;
+  // Null if it ended without a word of its own.
+  Json words() const {
     try {
-      said = parse_json(child_->output(), "the server");
+      return parse_json(child_->output(), "the server");
     } catch (const Error&) {
-      // It ended without a word of its own.
+      return nullptr;
     }
+  }
+
+  void understand() {
+    const Json said = words();
     socket_ = vm::text_member(said, "socket");
     if (!socket_.empty()) return;
     const Json& error = vm::member(said, "error");
@@ -252,7 +265,13 @@ class VmAttach final : public Command {
   }
 
   void attach_server(const Session& session, vm::Qmp& qmp, const OpenedVolume& opened) {
-    VolumeServer server(session, volume_, key_, opened.unlocked.key, request_.read_only);
+    // Nobody has opened the payload yet where the header is apart.
+    if (!volume_.header.empty() && !allowed_named_files().backing_keys.empty()) {
+      static_cast<void>(take_backing_volume_keys());
+      static_cast<void>(open_to_look(volume_.volume));
+    }
+    VolumeServer server(session, volume_, key_, opened.unlocked.key, take_backing_volume_keys(),
+                        request_.read_only);
     server.let_in(qmp.peer_uid());
     request_.nbd_socket = server.socket();
     request_.nbd_export = server.export_name();

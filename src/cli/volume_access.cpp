@@ -52,16 +52,6 @@ std::optional<luks::Unlocked> try_key(const luks::HeaderFile& file, const keys::
 // Enough to exclude everybody who locks a header; a payload starts behind it.
 constexpr std::uint64_t kHeaderLockBytes = 512;
 
-storage::OpenOptions open_options(storage::Access access, bool lock, bool direct) {
-  return {.access = access,
-          .lock = lock,
-          .direct = direct,
-          .allow_backing = allowed_named_files().backing,
-          .allow_data_file = allowed_named_files().data_file,
-          .open_encrypted = allowed_named_files().open_encrypted,
-          .cancel = &cancel_token()};
-}
-
 // Its writer may have meant more than one thing by the bytes: the likely is tried first.
 OpenedVolume unlock_with_secret(const Session& session, const luks::HeaderFile& file,
                                 const std::string& id, const luks::UnlockOptions& options) {
@@ -157,17 +147,27 @@ NamedFiles& allowed_named_files() noexcept {
   return allowed;
 }
 
+storage::OpenOptions open_options(storage::Access access, bool lock, bool direct) {
+  return {.access = access,
+          .lock = lock,
+          .direct = direct,
+          .allow_backing = allowed_named_files().backing,
+          .allow_data_file = allowed_named_files().data_file,
+          .open_encrypted = allowed_named_files().open_encrypted,
+          .cancel = &cancel_token()};
+}
+
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access, bool direct) {
   return storage::open_location(path, open_options(access, true, direct));
 }
 
 std::shared_ptr<Device> open_to_look(const std::string& path) {
-  return storage::open_location(path, open_options(storage::Access::kRead, false, false));
+  return storage::open_location(path, open_options(storage::Access::kRead, false));
 }
 
 std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access,
                                            bool live) {
-  storage::OpenOptions options = open_options(access, true, false);
+  storage::OpenOptions options = open_options(access);
   // What is locked whole the kernel keeps from whoever mounts or maps it.
   std::error_code error;
   const bool whole = std::filesystem::is_block_file(path, error) &&

@@ -63,6 +63,8 @@ struct NamedFiles {
 };
 NamedFiles& allowed_named_files() noexcept;
 
+// How commands open volumes: with the files that may be read, until a signal.
+storage::OpenOptions open_options(storage::Access access, bool lock = true, bool direct = false);
 // A volume or header by path or URI (storage/location.h). Throws what storage::open_location
 // throws; a signal ends the waiting for a server.
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access,

@@ -34,6 +34,11 @@ constexpr std::array kSchemes = {
     SchemeRow{"rbd:", Scheme::kRbd},       SchemeRow{kQcow2Prefix, Scheme::kQcow2},
 };
 
+// Of a file, or of a qcow2 file.
+std::string path_in(const std::string& location) {
+  return location.starts_with(kQcow2Prefix) ? location.substr(kQcow2Prefix.size()) : location;
+}
+
 std::string quoted(const std::string& location) {
   return fmt::format("'{}'", printable(location, 256));
 }
@@ -96,9 +101,8 @@ Scheme scheme_of(const std::string& location) noexcept {
 std::optional<std::string> local_path(const std::string& location) {
   switch (scheme_of(location)) {
     case Scheme::kFile:
-      return location;
     case Scheme::kQcow2:
-      return location.substr(kQcow2Prefix.size());
+      return path_in(location);
     default:
       return {};
   }
@@ -109,7 +113,7 @@ std::string absolute_location(const std::string& location) {
     case Scheme::kFile:
       return absolute_path(location);
     case Scheme::kQcow2:
-      return fmt::format("{}{}", kQcow2Prefix, absolute_path(*local_path(location)));
+      return fmt::format("{}{}", kQcow2Prefix, absolute_path(path_in(location)));
     default:
       return location;
   }
@@ -131,12 +135,12 @@ std::unique_ptr<Device> open_location(const std::string& location, const OpenOpt
     case Scheme::kRbd:
       return open_rbd(location, options);
     case Scheme::kQcow2:
-      return open_qcow2(*local_path(location), {.access = options.access,
-                                                .lock = options.lock,
-                                                .direct = options.direct,
-                                                .allow_backing = options.allow_backing,
-                                                .allow_data_file = options.allow_data_file,
-                                                .open_encrypted = options.open_encrypted});
+      return open_qcow2(path_in(location), {.access = options.access,
+                                            .lock = options.lock,
+                                            .direct = options.direct,
+                                            .allow_backing = options.allow_backing,
+                                            .allow_data_file = options.allow_data_file,
+                                            .open_encrypted = options.open_encrypted});
   }
   return open_file(location, {.access = options.access,
                               .lock = options.lock,
@@ -155,7 +159,7 @@ PathKind kind_of(const std::string& location) {
     case Scheme::kRbd:
       return rbd_exists(location) ? PathKind::kDevice : PathKind::kAbsent;
   }
-  return kind_of_path(*local_path(location));
+  return kind_of_path(path_in(location));
 }
 
 std::unique_ptr<PendingDevice> create_location(const std::string& location,
@@ -171,7 +175,7 @@ std::unique_ptr<PendingDevice> create_location(const std::string& location,
       return create_rbd(location, options);
     case Scheme::kQcow2:
       return create_qcow2(
-          *local_path(location),
+          path_in(location),
           {.size_bytes = options.size_bytes, .crypto_header_bytes = options.crypto_header_bytes},
           options.replace, options.direct);
   }

@@ -647,7 +647,7 @@ TEST(Qcow2Files, NamesAreFollowedOnlyWhenAllowed) {
   make("a", "b", "qcow2");
   make("b", "./a", "qcow2");
   make("nbd", "nbd://127.0.0.1:1/", "raw");
-  make("json", "json:{\"driver\":\"file\"}", "qcow2");
+  make("json", R"(json:{"driver":"file"})", "qcow2");
   make("missing", "nowhere", "raw");
   EXPECT_THAT(failure("top", false), HasSubstr("backing file, 'base'"));
   EXPECT_EQ(failure("top", true), "opened");

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
+#include <vector>
 
 #include <lukskeep/device.h>
 #include <lukskeep/header.h>
@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "keys/key_source.h"
+#include "storage/location.h"
 
 namespace lukskeep::server {
 
@@ -23,20 +24,31 @@ enum class Discard : std::uint8_t {
             // show in the map. Other programs read noise there.
 };
 
+// Where a key comes from, and what it gives.
+struct ExportKey {
+  keys::KeySource source;
+  bool is_volume_key = false;
+  bool close_fd = false;  // once it was read
+};
+
 struct ExportSettings {
   std::string name;         // as clients ask for it; may be empty
   std::string path;         // of the volume, or with a header of its payload
   std::string header_path;  // empty: attached
-  keys::KeySource key;
-  bool is_volume_key = false;  // what `key` gives
-  bool close_key_fd = false;   // once it was read
+  ExportKey key;
   bool read_only = false;
   bool allow_insecure = false;
   Discard discard = Discard::kOff;
+  // As storage::OpenOptions; the keys are those of encrypted backing files, from the top, the last
+  // one that of all further ones.
+  bool allow_backing = false;
+  bool allow_data_file = false;
+  std::vector<ExportKey> backing_keys;
 };
 
-// Opens the payload at `path` as an Export does. Throws what storage::open_location throws.
-std::shared_ptr<Device> open_payload(const std::string& path, bool read_only,
+// Opens the payload at `path` as an Export does: `options` say who may read and write, and which
+// files that an image names. Throws what storage::open_location throws.
+std::shared_ptr<Device> open_payload(const std::string& path, storage::OpenOptions options,
                                      const luks::Header& header);
 
 // Opened, locked and with its key found: all that can fail has been tried. From then on nothing is
@@ -49,22 +61,26 @@ class Export {
   Export(ExportSettings settings, const keys::Prompter& prompter);
 
   const ExportSettings& settings() const noexcept { return settings_; }
-  // The volume key; empty once it was taken. Secret memory does not outlive a fork, so the plugin
-  // hands it over.
-  SecretBytes take_volume_key() noexcept { return std::move(volume_key_); }
+  // The volume key, and behind it those of encrypted backing files; none once they were taken. At
+  // most limits::kQcow2ChainMax. Secret memory does not outlive a fork, so the plugin hands them
+  // over.
+  std::vector<SecretBytes> take_volume_keys() noexcept { return std::move(volume_keys_); }
   // The plain contents, for any number of threads and any requests. Connects anew to a payload that
-  // a server has; throws what open_payload throws.
-  void activate(ByteView volume_key);
+  // a server has, and opens one anew that has encrypted backing files; throws what open_payload
+  // throws.
+  void activate(const std::vector<SecretBytes>& volume_keys);
   // After activate.
   Device& device() const noexcept { return *plain_; }
 
  private:
+  storage::OpenOptions open_options(storage::OpenEncrypted open_encrypted) const;
   std::unique_ptr<Device> make_plain(ByteView volume_key) const;
 
   ExportSettings settings_;
   luks::Header header_;
-  std::shared_ptr<Device> payload_;  // null until activate() if it is reached by threads
-  SecretBytes volume_key_;
+  // Null until activate() if it is reached by threads, or has secrets of its own.
+  std::shared_ptr<Device> payload_;
+  std::vector<SecretBytes> volume_keys_;
   std::unique_ptr<Device> plain_;
 };
 

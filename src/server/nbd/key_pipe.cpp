@@ -22,8 +22,7 @@ using Length = std::uint16_t;
 static_assert(limits::kVolumeKeyBytesMax <= UINT16_MAX);
 // What pipe(7) promises to hold before a write blocks: 16 pages of 4096 bytes.
 constexpr std::size_t kPipeBytes = 65'536;
-static_assert(limits::kServeExportsMax * (sizeof(Length) + limits::kVolumeKeyBytesMax) <=
-              kPipeBytes);
+static_assert(limits::kQcow2ChainMax * (sizeof(Length) + limits::kVolumeKeyBytesMax) <= kPipeBytes);
 // Then each write is whole or fails.
 static_assert(sizeof(Length) + limits::kVolumeKeyBytesMax <= PIPE_BUF);
 
@@ -43,19 +42,25 @@ KeyPipe::KeyPipe() {
   write_end_ = storage::UniqueFd(ends[1]);
 }
 
-void KeyPipe::put(const SecretBytes& key) {
-  SecretBytes framed(sizeof(Length) + key.size());
-  store_le(framed.data(), static_cast<Length>(key.size()));
-  std::copy_n(key.data(), key.size(), framed.data() + sizeof(Length));
-  check(write(write_end_.get(), framed.data(), framed.size()), framed.size());
+void KeyPipe::put(const std::vector<SecretBytes>& keys) {
+  for (const SecretBytes& key : keys) {
+    SecretBytes framed(sizeof(Length) + key.size());
+    store_le(framed.data(), static_cast<Length>(key.size()));
+    std::copy_n(key.data(), key.size(), framed.data() + sizeof(Length));
+    check(write(write_end_.get(), framed.data(), framed.size()), framed.size());
+  }
+  keys_ = keys.size();
 }
 
-SecretBytes KeyPipe::take() {
-  std::byte length[sizeof(Length)];
-  check(read(read_end_.get(), length, sizeof length), sizeof length);
-  SecretBytes key(load_le<Length>(length));
-  check(read(read_end_.get(), key.data(), key.size()), key.size());
-  return key;
+std::vector<SecretBytes> KeyPipe::take() {
+  std::vector<SecretBytes> keys;
+  while (keys.size() < keys_) {
+    std::byte length[sizeof(Length)];
+    check(read(read_end_.get(), length, sizeof length), sizeof length);
+    SecretBytes& key = keys.emplace_back(load_le<Length>(length));
+    check(read(read_end_.get(), key.data(), key.size()), key.size());
+  }
+  return keys;
 }
 
 }  // namespace lukskeep::server

@@ -42,7 +42,7 @@ struct Plugin {
   SettingsParser parser;
   PluginSettings settings;
   std::vector<std::unique_ptr<Export>> exports;
-  std::unique_ptr<KeyPipe> keys;
+  std::vector<std::unique_ptr<KeyPipe>> keys;  // of the exports
   std::unique_ptr<ClientEnd> client_end;
   std::atomic<std::size_t> connections = 0;
   bool serving = false;  // in this process
@@ -139,10 +139,11 @@ int config_complete() {
 int get_ready() {
   return guarded([] {
     forbid_core_dumps();
-    g_plugin->keys = std::make_unique<KeyPipe>();
     for (ExportSettings& settings : g_plugin->settings.exports) {
+      // Before the key's descriptor is closed, whose number is free then.
+      g_plugin->keys.push_back(std::make_unique<KeyPipe>());
       g_plugin->exports.push_back(std::make_unique<Export>(std::move(settings), ask_password));
-      g_plugin->keys->put(g_plugin->exports.back()->take_volume_key());
+      g_plugin->keys.back()->put(g_plugin->exports.back()->take_volume_keys());
     }
     g_plugin->settings.exports.clear();
   });
@@ -161,10 +162,10 @@ int after_fork() {
   return guarded([] {
     // Not inherited by the process of --run, which is the parent.
     forbid_core_dumps();
-    for (const auto& exported : g_plugin->exports) {
-      exported->activate(g_plugin->keys->take().span());
+    for (std::size_t i = 0; i < g_plugin->exports.size(); ++i) {
+      g_plugin->exports[i]->activate(g_plugin->keys[i]->take());
     }
-    g_plugin->keys.reset();
+    g_plugin->keys.clear();
     if (g_plugin->settings.system_log) copy_errors_to_system_log();
     g_plugin->client_end = std::make_unique<ClientEnd>();
     g_plugin->serving = true;
@@ -306,6 +307,9 @@ constexpr const char* kConfigHelp =
     "readonly=true             clients cannot write\n"
     "discard=off|on|zeroes     what becomes of requests to trim\n"
     "allow-insecure=true       accept volumes that are not encrypted\n"
+    "allow-backing=true        qcow2: read the backing files that an image names\n"
+    "backing-key=SOURCE        of an encrypted backing file, from the top; may be repeated\n"
+    "allow-data-file=true      qcow2: read the data file that an image names\n"
     "export=NAME               begins one more volume, with parameters of its own\n"
     "connections=N             at a time; more are refused\n"
     "system-log=true           messages go to the system log too";

@@ -47,6 +47,18 @@ std::size_t parse_count(std::string_view name, std::string_view value, std::size
   return count;
 }
 
+ExportKey parse_key(std::string_view value) {
+  keys::KeySource source = keys::parse_key_source(value);
+  const bool is_volume_key = keys::is_volume_key(source);
+  return {.source = std::move(source), .is_volume_key = is_volume_key};
+}
+
+ExportKey volume_key_of(std::size_t fd) {
+  return {.source = {.kind = keys::KeySource::Kind::kFd, .fd = static_cast<int>(fd)},
+          .is_volume_key = true,
+          .close_fd = true};
+}
+
 }  // namespace
 
 SettingsParser::Given& SettingsParser::current() {
@@ -84,6 +96,10 @@ void SettingsParser::take(std::string_view name, std::string_view value) {
 }
 
 void SettingsParser::take_of_volume(std::string_view name, std::string_view value) {
+  if (name == "backing-key" || name == "backing-volume-key-fd") {
+    take_backing_key(name, value);
+    return;
+  }
   Given& given = current();
   ExportSettings& settings = given.settings;
   if (name == "file") {
@@ -91,14 +107,10 @@ void SettingsParser::take_of_volume(std::string_view name, std::string_view valu
   } else if (name == "header") {
     settings.header_path = value;
   } else if (name == "key") {
-    settings.key = keys::parse_key_source(value);
-    settings.is_volume_key = settings.key.kind == keys::KeySource::Kind::kVolumeKey;
+    settings.key = parse_key(value);
     given.has_key = true;
   } else if (name == "volume-key-fd") {
-    settings.key = {.kind = keys::KeySource::Kind::kFd,
-                    .fd = static_cast<int>(parse_count(name, value, kFdMax))};
-    settings.is_volume_key = true;
-    settings.close_key_fd = true;
+    settings.key = volume_key_of(parse_count(name, value, kFdMax));
     given.has_key = true;
   } else if (name == "readonly") {
     settings.read_only = parse_bool(name, value);
@@ -106,6 +118,10 @@ void SettingsParser::take_of_volume(std::string_view name, std::string_view valu
     settings.discard = parse_discard(value);
   } else if (name == "allow-insecure") {
     settings.allow_insecure = parse_bool(name, value);
+  } else if (name == "allow-backing") {
+    settings.allow_backing = parse_bool(name, value);
+  } else if (name == "allow-data-file") {
+    settings.allow_data_file = parse_bool(name, value);
   } else {
     refuse(fmt::format("unknown parameter '{}'", printable(name)));
   }
@@ -115,6 +131,15 @@ void SettingsParser::take_of_volume(std::string_view name, std::string_view valu
     refuse(fmt::format("{}= is given twice for one volume", name));
   }
   given.names.push_back(once);
+}
+
+void SettingsParser::take_backing_key(std::string_view name, std::string_view value) {
+  std::vector<ExportKey>& keys = current().settings.backing_keys;
+  if (keys.size() == limits::kQcow2ChainMax) {
+    refuse(fmt::format("{}= is given more than {} times", name, limits::kQcow2ChainMax));
+  }
+  keys.push_back(name == "backing-key" ? parse_key(value)
+                                       : volume_key_of(parse_count(name, value, kFdMax)));
 }
 
 PluginSettings SettingsParser::finish() {
@@ -128,6 +153,10 @@ PluginSettings SettingsParser::finish() {
     if (!given.has_key) {
       refuse(fmt::format("{} has no key=SOURCE", which),
              "e.g. key=file:PATH, or key=prompt: to be asked for it");
+    }
+    if (!settings.backing_keys.empty() && !settings.allow_backing) {
+      refuse(fmt::format("{} has a backing-key=, and backing files are not read", which),
+             "allow-backing=true allows that, if you trust who made the image");
     }
     if (!names.insert(settings.name).second) refuse(fmt::format("{} is given twice", which));
     all_.exports.push_back(std::move(settings));

@@ -36,6 +36,7 @@ class SettingsParser {
     std::vector<std::string> names;  // of parameters seen
   };
   void take_of_volume(std::string_view name, std::string_view value);
+  void take_backing_key(std::string_view name, std::string_view value);
   Given& current();
 
   std::vector<Given> given_;
