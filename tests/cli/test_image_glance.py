@@ -475,10 +475,10 @@ def test_what_cannot_be_undone_is_named(glance, disk):
 
 def test_wrong_checksum_is_no_upload(glance, disk):
     def spoil(handler):
-        handler.really(*handler.kind())
         for image in glance.images.values():
             image["os_hash_value"] = "0" * 128
-    glance.say = {("PUT", "file"): spoil}
+        handler.really(*handler.kind())
+    glance.say = {("GET", "image"): spoil}
     assert "checksum" in fails(4, "image", "upload", disk, "--key-id", glance.key).err
     nothing_left(glance)
 
