@@ -78,10 +78,14 @@ Store open_or_make(const std::string& directory, const IdentityPath& identity_pa
   return Store(directory);
 }
 
-Keeper::Keeper(std::string directory, IdentityPath identity_path, std::string command)
+Keeper::Keeper(std::string directory, IdentityPath identity_path, std::string command, Open open)
     : directory_(std::move(directory)),
       identity_path_(std::move(identity_path)),
-      command_(std::move(command)) {}
+      command_(std::move(command)),
+      open_(std::move(open)) {
+  if (open_) return;
+  open_ = [](const std::string& path) { return storage::open_location(path, {}); };
+}
 
 Store& Keeper::store() {
   if (!store_) store_ = open_or_make(directory_, identity_path_, made_with_);
@@ -130,7 +134,7 @@ std::vector<std::string> Keeper::after() noexcept {
   std::vector<std::string> problems;
   for (const std::string& path : paths_) {
     try {
-      const auto file = luks::HeaderFile::open(storage::open_location(path, {}));
+      const auto file = luks::HeaderFile::open(open_(path));
       store().add(file, {.path = path, .reason = "after", .command = command_});
     } catch (const std::exception& error) {
       problems.push_back(fmt::format("the new header of '{}' is not in the archive: {}",

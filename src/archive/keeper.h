@@ -2,9 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <lukskeep/device.h>
 
 #include "archive/store.h"
 #include "luks/header_file.h"
@@ -24,7 +27,11 @@ Store open_or_make(const std::string& directory, const IdentityPath& identity_pa
 // The snapshots of one command: before its first change of each header, and after its last.
 class Keeper {
  public:
-  Keeper(std::string directory, IdentityPath identity_path, std::string command);
+  // Opens what after() reads.
+  using Open = std::function<std::shared_ptr<Device>(const std::string& path)>;
+
+  // Without `open` it is storage::open_location(), which reads no file that an image names.
+  Keeper(std::string directory, IdentityPath identity_path, std::string command, Open open = {});
 
   // To be called when the header at `path` is open for writing, before it is changed. Throws what
   // the archive throws: without a copy nothing is changed. Returns the snapshot's ID.
@@ -53,6 +60,7 @@ class Keeper {
   std::string directory_;
   IdentityPath identity_path_;
   std::string command_;
+  Open open_;
   std::optional<Store> store_;
   std::vector<std::string> paths_;
   std::optional<std::string> made_with_;

@@ -1,15 +1,21 @@
 #include "cli/backing_keys.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
+
+#include <fmt/format.h>
 
 #include <lukskeep/error.h>
 #include <lukskeep/secret_bytes.h>
 
+#include "base/bytes.h"
 #include "cli/volume_access.h"
 #include "keys/key_source.h"
 #include "luks/crypt_device.h"
@@ -29,10 +35,13 @@ class BackingOpener {
     opened_[above] = image->name();
     SecretBytes& key = keys_[image->name()];
     // A command opens what it reads more than once: to look at it, and to read it.
-    if (key.empty() || !luks::unlock_with_volume_key(file, key.clone(), {})) {
-      const KeyArgs args{.key = sources_[std::min<std::size_t>(above, sources_.size() - 1)]};
-      key = unlock_volume(session_, file, args, args.unlock_options(session_)).unlocked.key.clone();
+    const KeyArgs args{.key = sources_[std::min<std::size_t>(above, sources_.size() - 1)],
+                       .kdf_limit = allowed_named_files().kdf_limit};
+    const luks::UnlockOptions options = args.unlock_options(session_);
+    if (key.empty() || !luks::unlock_with_volume_key(file, key.clone(), options)) {
+      key = unlock(file, args, options).key.clone();
     }
+    allowed_named_files().encrypted_backing = true;
     return luks::make_crypt_device(file.header(), std::move(image), key.span(), {});
   }
 
@@ -45,10 +54,39 @@ class BackingOpener {
   }
 
  private:
+  // A source that gives what it has once is read once, for all files that it opens.
+  luks::Unlocked unlock(const luks::HeaderFile& file, const KeyArgs& args,
+                        const luks::UnlockOptions& options) {
+    if (const auto kept = read_once_.find(args.key); kept != read_once_.end()) {
+      std::optional<luks::Unlocked> unlocked = luks::unlock(file, kept->second.span(), options);
+      if (unlocked) return std::move(*unlocked);
+      throw Error(Code::kWrongPassphrase,
+                  fmt::format("no keyslot of '{}' opens with the passphrase of '{}', which opens "
+                              "another encrypted backing file",
+                              file.device()->name(), printable(args.key, 256)),
+                  "each further --backing-key is for the next encrypted backing file");
+    }
+    OpenedVolume opened = unlock_volume(session_, file, args, options);
+    if (!opened.passphrase.empty() && gives_once(keys::parse_key_source(args.key))) {
+      read_once_[args.key] = std::move(opened.passphrase);
+    }
+    return std::move(opened.unlocked);
+  }
+
+  // Of a part of a stream the next part may be another key.
+  static bool gives_once(const keys::KeySource& source) {
+    if (source.size_bytes) return false;
+    if (source.kind == keys::KeySource::Kind::kFd) return true;
+    std::error_code ignored;
+    return source.kind == keys::KeySource::Kind::kFile &&
+           !std::filesystem::is_regular_file(source.path, ignored);
+  }
+
   const Session& session_;
   std::vector<std::string> sources_;
-  std::map<std::string, SecretBytes> keys_;  // by the image's path
-  std::map<unsigned, std::string> opened_;   // by its place
+  std::map<std::string, SecretBytes> keys_;       // by the image's path
+  std::map<unsigned, std::string> opened_;        // by its place
+  std::map<std::string, SecretBytes> read_once_;  // passphrases, by their source
 };
 
 // Of this process.

@@ -17,7 +17,6 @@
 #include "cli/image_source.h"
 #include "cli/inspection.h"
 #include "cli/key_manager_args.h"
-#include "cli/units.h"
 #include "image/volume_type.h"
 #include "keys/key_source.h"
 #include "keys/passphrase_resolver.h"
@@ -77,10 +76,7 @@ class ImageVolumeCheck final : public Command {
                          "what Nova makes of that secret"},
                 key_);
     source_.declare_allow(options);
-    options.add({.name = "--kdf-limit",
-                 .value = "LIMIT",
-                 .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
-                [this](const std::string& value) { limits_.kdf_limit = parse_kdf_limit(value); });
+    declare_kdf_limit(options, limits_.kdf_limit);
   }
 
   void run(const Session& session) override {

@@ -86,10 +86,7 @@ class ImageCommand : public Command {
                  .help = "what opens the image: file:PATH[,offset=N][,size=N], fd:N, prompt: "
                          "(default), volume-key:PATH, keyring:NAME, manager:ID, binding:"},
                 keys.key);
-    options.add({.name = "--kdf-limit",
-                 .value = "LIMIT",
-                 .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
-                [&keys](const std::string& value) { keys.kdf_limit = parse_kdf_limit(value); });
+    declare_kdf_limit(options, keys.kdf_limit);
   }
 
   // Settles what may be overwritten, inspects the source and opens it; `encrypted`: whether it has
@@ -237,6 +234,7 @@ class ImageConvert final : public ImageCommand {
   void run(const Session& session) override {
     open(session, std::nullopt);
     if (!source_.header) {
+      if (allowed_named_files().encrypted_backing) warn_of_plain_copy();
       if (!session.dry_run) output_.write_plain(session, job());
     } else {
       check_header(*source_.header);
@@ -256,6 +254,13 @@ class ImageConvert final : public ImageCommand {
   }
 
  private:
+  void warn_of_plain_copy() const {
+    warn(
+        fmt::format("a backing file of {} is encrypted and the image itself is not: the new image "
+                    "has the contents of both in the clear ('lukskeep image encrypt' does not)",
+                    in_quotes(source_args_.path)));
+  }
+
   // What cannot be said of the new image by the same header.
   void check_header(const luks::Header& header) const {
     output_.refuse_compression();

@@ -24,7 +24,6 @@
 #include "cli/inspection.h"
 #include "cli/named_device.h"
 #include "cli/target.h"
-#include "cli/units.h"
 #include "cli/volume_access.h"
 #include "image/inspect_device.h"
 #include "keys/key_source.h"
@@ -154,10 +153,7 @@ class InspectCommand final : public Command {
          .value = "FILE",
          .help = "pass the image on to FILE, or to - for standard output, while it is safe"},
         tee_);
-    options.add({.name = "--kdf-limit",
-                 .value = "LIMIT",
-                 .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
-                [this](const std::string& value) { keys_.kdf_limit = parse_kdf_limit(value); });
+    declare_kdf_limit(options, keys_.kdf_limit);
   }
 
   void run(const Session& session) override {

@@ -324,7 +324,13 @@ class VmDetach final : public Command {
       throw Error(Code::kUsage, fmt::format("--timeout is at most {}", kGuestSecondsMax));
     }
     vm::Qmp qmp = qmp_.connect(session);
-    vm::detach_disk(qmp, id_, seconds * 1000);
+    const std::string server = vm::detach_disk(qmp, id_, seconds * 1000);
+    if (!server.empty()) {
+      warn(fmt::format(
+          "the server behind '{}' has not ended: until it does, '{}' gives the volume's "
+          "contents and the volume stays locked",
+          id_, printable(server, 256)));
+    }
     if (session.json) {
       print_json({{"id", id_}});
     } else if (!session.quiet) {

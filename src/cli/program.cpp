@@ -23,6 +23,7 @@
 #include "cli/mirrors.h"
 #include "cli/session.h"
 #include "cli/signals.h"
+#include "cli/volume_access.h"
 
 namespace lukskeep::cli {
 namespace {
@@ -141,7 +142,9 @@ void run_archiving(std::string_view command, Session session,
                    const std::function<void(const Session&)>& work) {
   const std::optional<std::string> directory = default_store();
   if (!directory) return work(session);
-  archive::Keeper keeper(*directory, default_identity, std::string(command));
+  archive::Keeper keeper(
+      *directory, default_identity, std::string(command),
+      [](const std::string& path) { return storage::open_location(path, with_named_files({})); });
   session.keeper = &keeper;
   const auto tell_of_made = [&] {
     if (keeper.made_with()) tell_of_new_archive(session, *directory, *keeper.made_with());

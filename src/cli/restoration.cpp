@@ -152,7 +152,8 @@ class Restoration {
         plan.objections, [](const Objection& one) { return one.risk == RestoreRisk::kInUse; });
     const auto target = storage::open_location(
         volume_.header_path(),
-        {.access = storage::Access::kReadWrite, .lock = !in_use, .cancel = session_.cancel});
+        with_named_files(
+            {.access = storage::Access::kReadWrite, .lock = !in_use, .cancel = session_.cancel}));
     luks::restore_header(plan, *target);
   }
 

@@ -114,10 +114,7 @@ void KeyArgs::declare(Options& options) {
 }
 
 void KeyArgs::declare_limits(Options& options) {
-  options.add({.name = "--kdf-limit",
-               .value = "LIMIT",
-               .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
-              [this](const std::string& value) { kdf_limit = parse_kdf_limit(value); });
+  declare_kdf_limit(options, kdf_limit);
   declare_allow_insecure(options, allow_insecure);
 }
 
@@ -127,6 +124,16 @@ luks::UnlockOptions KeyArgs::unlock_options(const Session& session) const {
   options.kdf_limit = kdf_limit;
   options.cancel = session.cancel;
   return options;
+}
+
+void declare_kdf_limit(Options& options, crypto::KdfLimit& limit) {
+  options.add({.name = "--kdf-limit",
+               .value = "LIMIT",
+               .help = "refuse keyslots that cost more than this to open (default 300s,4GiB)"},
+              [&limit](const std::string& value) {
+                limit = parse_kdf_limit(value);
+                allowed_named_files().kdf_limit = limit;
+              });
 }
 
 void declare_allow_insecure(Options& options, bool& allow_insecure) {
@@ -148,13 +155,16 @@ NamedFiles& allowed_named_files() noexcept {
 }
 
 storage::OpenOptions open_options(storage::Access access, bool lock, bool direct) {
-  return {.access = access,
-          .lock = lock,
-          .direct = direct,
-          .allow_backing = allowed_named_files().backing,
-          .allow_data_file = allowed_named_files().data_file,
-          .open_encrypted = allowed_named_files().open_encrypted,
-          .cancel = &cancel_token()};
+  return with_named_files(
+      {.access = access, .lock = lock, .direct = direct, .cancel = &cancel_token()});
+}
+
+storage::OpenOptions with_named_files(storage::OpenOptions options) {
+  const NamedFiles& named = allowed_named_files();
+  options.allow_backing = named.backing;
+  options.allow_data_file = named.data_file;
+  options.open_encrypted = named.open_encrypted;
+  return options;
 }
 
 std::shared_ptr<Device> open_device(const std::string& path, storage::Access access, bool direct) {

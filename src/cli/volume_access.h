@@ -50,6 +50,8 @@ struct KeyArgs {
 };
 
 void declare_allow_insecure(Options& options, bool& allow_insecure);
+// --kdf-limit; it holds for encrypted backing files too.
+void declare_kdf_limit(Options& options, crypto::KdfLimit& limit);
 // Says loudly on standard error what --allow-insecure gives up, if it is given.
 void warn_if_insecure(bool allow_insecure);
 
@@ -59,9 +61,13 @@ struct NamedFiles {
   bool backing = false;
   std::vector<std::string> backing_keys;  // of encrypted ones, from the top; see backing_keys.h
   storage::OpenEncrypted open_encrypted;  // with these; set where there are any
+  crypto::KdfLimit kdf_limit;             // of encrypted backing files
+  bool encrypted_backing = false;         // whether one has been opened
   bool data_file = false;
 };
 NamedFiles& allowed_named_files() noexcept;
+// `options` with what they say.
+storage::OpenOptions with_named_files(storage::OpenOptions options);
 
 // How commands open volumes: with the files that may be read, until a signal.
 storage::OpenOptions open_options(storage::Access access, bool lock = true, bool direct = false);

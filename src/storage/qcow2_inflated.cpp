@@ -49,9 +49,11 @@ std::shared_ptr<InflatedClusters::Cluster> InflatedClusters::find_or_add(
     kept_.erase(oldest);
     uses_.pop_back();
   }
-  uses_.push_front(place);
+  // Whatever is short of memory: both have it, or neither.
+  Uses use = {place};
   const auto added =
-      kept_.emplace(place, Kept{.cluster = std::make_shared<Cluster>(), .use = uses_.begin()});
+      kept_.emplace(place, Kept{.cluster = std::make_shared<Cluster>(), .use = use.begin()});
+  uses_.splice(uses_.begin(), use);
   return added.first->second.cluster;
 }
 

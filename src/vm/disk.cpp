@@ -36,7 +36,6 @@ constexpr int kDiskIdsMax = 10'000;
 constexpr std::chrono::milliseconds kLetGoTime{3000};
 constexpr std::chrono::milliseconds kLetGoPause{50};
 constexpr std::chrono::milliseconds kUnplugAgainPause{1000};
-constexpr std::chrono::milliseconds kServerEndTime{10'000};
 // Above this, QEMU looks for the node in use.
 constexpr std::array<std::string_view, 6> kNodes = {"luks",   "nbd",     "raw",
                                                     "header", "payload", "server"};
@@ -234,10 +233,14 @@ void plug(Steps& steps, const DiskRequest& request, const std::string& node) {
   steps.perform("device_add", device, "device_del", {{"id", request.id}});
 }
 
+bool starts_server(const DiskRequest& request) {
+  return request.device == "nbd" && !request.export_socket.empty();
+}
+
 void export_it(Steps& steps, const DiskRequest& request, const std::string& node) {
   const std::string kind = request.device.empty() ? "vhost-user-blk" : request.device;
   const bool nbd = kind == "nbd";
-  if (nbd && !request.export_socket.empty()) {
+  if (starts_server(request)) {
     steps.perform("nbd-server-start",
                   {{"addr", {{"type", "unix"}, {"data", {{"path", request.export_socket}}}}}},
                   "nbd-server-stop", Json::object());
@@ -321,6 +324,24 @@ std::map<std::string, std::string> all_devices(Qmp& qmp) {
   return devices;
 }
 
+// Asked for beforehand, since a server that runs already refuses a second start: if that answer is
+// late, undoing the start would end the exports of whoever has the server.
+void check_server_stands_still(Qmp& qmp) {
+  std::string user;
+  for (const auto& [id, kind] : all_devices(qmp)) {
+    if (kind == "nbd") user = id;
+  }
+  for (const Json& one : all_nodes(qmp)) {
+    const std::optional<OwnNode> node = own_node(text_member(one, "node-name"));
+    if (node && node->part == kServerMark) user = node->id;
+  }
+  if (user.empty()) return;
+  throw Error(Code::kBusy,
+              fmt::format("the NBD server of '{}' runs for '{}'", qmp.name(), printable(user)),
+              fmt::format("leave --export-socket out to export there too, or detach '{}' first",
+                          printable(user)));
+}
+
 std::set<std::string> parts_of(Qmp& qmp, const std::string& id) {
   std::set<std::string> parts;
   for (const Json& one : all_nodes(qmp)) {
@@ -379,13 +400,21 @@ void unplug(Qmp& qmp, const std::string& device, std::uint32_t timeout_ms) {
   }
 }
 
+// Anybody may call an export `id` once ours has gone; it is ours as long as it gives a node of
+// ours.
+bool is_export_of(const Json& one, const std::string& id) {
+  if (text_member(one, "id") != id) return false;
+  const std::optional<OwnNode> node = own_node(text_member(one, "node-name"));
+  return node && node->id == id;
+}
+
 // The daemon has one NBD server for all exports: they would end with it.
 void check_server_unused(Qmp& qmp, const std::string& id) {
-  for (const auto& [other, kind] : all_devices(qmp)) {
-    if (kind != "nbd" || other == id) continue;
-    throw Error(Code::kBusy,
-                fmt::format("the export '{}' uses the NBD server of '{}'", printable(other), id),
-                fmt::format("detach '{}' first", printable(other)));
+  for (const Json& one : qmp.execute("query-block-exports")) {
+    if (text_member(one, "type") != "nbd" || is_export_of(one, id)) continue;
+    const std::string other = printable(text_member(one, "id"));
+    throw Error(Code::kBusy, fmt::format("the export '{}' uses the NBD server of '{}'", other, id),
+                fmt::format("detach '{}' first", other));
   }
 }
 
@@ -393,7 +422,7 @@ enum class ExportState : std::uint8_t { kGone, kThere, kEnding };
 
 ExportState state_of_export(Qmp& qmp, const std::string& id) {
   for (const Json& one : qmp.execute("query-block-exports")) {
-    if (text_member(one, "id") != id) continue;
+    if (!is_export_of(one, id)) continue;
     return true_member(one, "shutting-down") ? ExportState::kEnding : ExportState::kThere;
   }
   return ExportState::kGone;
@@ -479,13 +508,16 @@ std::string server_socket(Qmp& qmp, const std::string& id) {
   return {};
 }
 
-// It ends by itself when QEMU has gone, and holds a lock on the volume until then. Whether it does
-// is its own affair: nothing of the disk is left.
-void wait_for_server_end(const std::string& socket) {
-  const auto end = std::chrono::steady_clock::now() + kServerEndTime;
-  while (access(socket.c_str(), F_OK) == 0 && std::chrono::steady_clock::now() < end) {
+// It ends by itself when QEMU has gone, and holds a lock on the volume until then. False if it has
+// not within that time.
+bool wait_for_server_end(const Qmp& qmp, const std::string& socket,
+                         std::chrono::milliseconds time) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  while (access(socket.c_str(), F_OK) == 0) {
+    if (qmp.cancelled() || std::chrono::steady_clock::now() >= end) return false;
     std::this_thread::sleep_for(kLetGoPause);
   }
+  return true;
 }
 
 }  // namespace
@@ -522,6 +554,7 @@ KeyTransfer attach_disk(Qmp& qmp, const DiskRequest& request) {
     throw Error(Code::kExists, fmt::format("'{}' has a disk '{}'", qmp.name(), request.id),
                 "choose another --id, or detach that one");
   }
+  if (is_storage_daemon(qmp) && starts_server(request)) check_server_stands_still(qmp);
   remove_secrets(qmp, request.id);
   Steps steps(qmp);
   KeyTransfer transfer = KeyTransfer::kNone;
@@ -538,7 +571,8 @@ KeyTransfer attach_disk(Qmp& qmp, const DiskRequest& request) {
   return transfer;
 }
 
-void detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
+std::string detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms,
+                        std::uint32_t server_timeout_ms) {
   check_disk_id(id);
   std::set<std::string> parts = parts_of(qmp, id);
   if (parts.empty()) {
@@ -558,7 +592,9 @@ void detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms) {
     if (parts.contains(std::string(part))) remove_node(qmp, name_of(id, part));
   }
   remove_secrets(qmp, id);
-  if (!server.empty()) wait_for_server_end(server);
+  if (server.empty()) return {};
+  const std::chrono::milliseconds server_time(server_timeout_ms);
+  return wait_for_server_end(qmp, server, server_time) ? std::string() : server;
 }
 
 std::vector<AttachedDisk> list_disks(Qmp& qmp) {
@@ -568,6 +604,8 @@ std::vector<AttachedDisk> list_disks(Qmp& qmp) {
     if (!node) continue;
     AttachedDisk& disk = disks[node->id];
     disk.id = node->id;
+    // Nothing writes to the mark, whatever may be written to the disk.
+    if (node->part == kServerMark) continue;
     const std::string file = text_member(one, "file");
     if (node->part == "payload") disk.payload = file;
     if (node->part == "header") disk.header = file;

@@ -45,12 +45,17 @@ enum class KeyTransfer : std::uint8_t { kNone, kSealed, kPlain };
 
 // All or nothing: what was done is undone when a step fails; what cannot be undone is named in the
 // error. QEMU keeps no secret once the volume is open. Throws Error: kExists (the ID), kUnsupported
-// (this QEMU is too old), kUsage, and what Qmp::execute throws.
+// (this QEMU is too old), kBusy (a storage daemon's NBD server runs already), kUsage, and what
+// Qmp::execute throws.
 KeyTransfer attach_disk(Qmp& qmp, const DiskRequest& request);
 
 // Waits for the guest, at most `timeout_ms`. May be repeated until all is gone. Throws Error:
-// kNotFound, kTimeout or kBusy (the guest keeps it), and what Qmp::execute throws.
-void detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms);
+// kNotFound, kTimeout or kBusy (the guest keeps it), and what Qmp::execute throws. Returns the
+// socket of a server of ours that decrypted for the disk and has not ended within
+// `server_timeout_ms`, or before a signal: the volume is still unlocked and locked there. Otherwise
+// empty.
+std::string detach_disk(Qmp& qmp, const std::string& id, std::uint32_t timeout_ms,
+                        std::uint32_t server_timeout_ms = 10'000);
 
 struct AttachedDisk {
   std::string id;

@@ -102,7 +102,8 @@ class FakeQemu {
     if (found == things.end()) return all;
     for (const auto& [name, value] : found->second) {
       Json one = value;
-      one["node-name"] = one["name"] = one["id"] = name;
+      one["name"] = one["id"] = name;
+      if (kind != "exports") one["node-name"] = name;  // of an export the node that it gives
       one["file"] = text_member(value, "filename");
       one["ro"] = true_member(value, "read-only");
       one["type"] = kind == "devices" ? "child<" + text_member(value, "driver") + ">"
@@ -381,6 +382,59 @@ TEST(Disk, TheEndOfTheServerIsWaitedForSinceItHoldsALock) {
   EXPECT_NE(access(socket.c_str(), F_OK), 0);
   server.join();
   EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+TEST(Disk, AServerThatDoesNotEndIsNamed) {
+  const storage::TemporaryDirectory folder;
+  const std::string socket = folder.path("lukskeep-serve-x");
+  const storage::UniqueFd file(open(socket.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+  Fixture fixture;
+  fixture.qemu.things["nodes"] = {
+      {"lk.d.nbd", {{"filename", "nbd+unix:////v?x?socket=" + socket}}}};
+  EXPECT_EQ(detach_disk(fixture.qmp, "d", 1000, 100), socket);
+  EXPECT_THAT(fixture.qemu.all(), IsEmpty());
+}
+
+TEST(Disk, ARepeatedDetachLeavesAnExportThatIsCalledTheSame) {
+  LateExport fixture;
+  fixture.qemu.exports_end_later = false;
+  fixture.qemu.things["exports"] = {{"d", {{"type", "nbd"}, {"node-name", "theirs"}}}};
+  EXPECT_EQ(fixture.detach_code(), Code::kBusy) << "it uses the server";
+  fixture.qemu.things["exports"]["d"]["type"] = "vhost-user-blk";
+  EXPECT_EQ(fixture.detach_code(), std::nullopt);
+  EXPECT_THAT(fixture.qemu.all(), ElementsAre("exports d"));
+}
+
+TEST(Disk, AServerThatRunsIsNeitherStartedNorStopped) {
+  Fixture fixture(kDaemon, 300);
+  DiskRequest request = detached();
+  request.device = "nbd";
+  request.export_socket = "/s";
+  attach_disk(fixture.qmp, request);
+  const std::set<std::string> before = fixture.qemu.all();
+  // As slow as a refusal that comes when nobody waits for it any more.
+  fixture.qemu.silent_for = "nbd-server-start";
+  request.id = "other";
+  const Error error = fixture.attach_error(request);
+  EXPECT_EQ(error.code(), Code::kBusy) << error.message();
+  EXPECT_THAT(error.message(), HasSubstr("runs for 'd'"));
+  EXPECT_THAT(error.hint(), HasSubstr("leave --export-socket out"));
+  EXPECT_THAT(fixture.commands(), Not(Contains("nbd-server-stop")));
+  EXPECT_EQ(fixture.qemu.all(), before);
+  fixture.qemu.things["nodes"].clear();
+  fixture.qemu.things["exports"] = {{"theirs", {{"type", "nbd"}, {"node-name", "n"}}}};
+  EXPECT_EQ(fixture.attach_error(request).code(), Code::kBusy);
+  EXPECT_THAT(fixture.commands(), Not(Contains("nbd-server-stop")));
+}
+
+TEST(Disk, TheMarkOfAServerMakesNoDiskReadOnly) {
+  Fixture fixture(kDaemon);
+  DiskRequest request = detached();
+  request.device = "nbd";
+  request.export_socket = "/s";
+  attach_disk(fixture.qmp, request);
+  ASSERT_TRUE(true_member(fixture.qemu.things["nodes"]["lk.d.server"], "read-only"));
+  EXPECT_FALSE(list_disks(fixture.qmp).at(0).read_only);
 }
 
 TEST(Disk, TheControllerOfADiskIsNoOtherDisk) {

@@ -70,6 +70,10 @@ class Qmp {
 
   // Whether there is any use in further commands: the connection is there and makes sense.
   bool usable() const noexcept { return usable_; }
+  // Whether a signal has asked for the end of all waiting.
+  bool cancelled() const noexcept {
+    return settings_.cancel != nullptr && settings_.cancel->cancelled();
+  }
   // From now on signals end no waiting: what was begun is undone first.
   void ignore_cancel() noexcept { settings_.cancel = nullptr; }
 

@@ -102,6 +102,21 @@ def test_messages_of_a_server_reach_the_system_log_and_standard_error(tmp_path, 
     assert process.returncode == 0 and "it has become shorter" in errors
 
 
+def test_a_plugin_that_is_unloaded_leaves_a_stream_that_works(tmp_path, volume):
+    """With -v nbdkit and its filters say more after they have closed the plugin."""
+    plugin = nbd_tools.PLUGIN
+    process = subprocess.Popen(
+        ["nbdkit", "-f", "-v", "--filter=exitlast", "-U", tmp_path / "s", "-P", tmp_path / "pid",
+         plugin, f"file={volume[1]}", f"key={volume[3]}", "system-log=true"],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until((tmp_path / "pid").exists, "nbdkit")
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and "debug: " in errors, errors
+
+
 def test_the_server_of_an_attached_disk_writes_to_the_system_log(tmp_path, volume, log):
     FakeMonitor(tmp_path / "q", GREETING, qemu)
     done = subprocess.run([*log.prefix, nbd_tools.PROGRAM, "vm", "attach", "--qmp", tmp_path / "q",

@@ -31,6 +31,11 @@ def image_bytes(seed, size=SIZE):
     return bytes(data)
 
 
+def write_folder(path):
+    path.mkdir()
+    return path
+
+
 def check(image, key=None):
     """qemu-img check is clean: neither corruptions nor leaks."""
     if key is None:
@@ -191,6 +196,65 @@ def test_one_key_for_all_encrypted_backing_files(tmp_path):
     lukskeep("image", "convert", chain.path, tmp_path / "out", "--format", "raw",
              "--allow-backing", "--backing-key", key)
     assert same(tmp_path / "out", chain.disk())
+
+
+def test_a_key_that_can_be_read_once_opens_all_encrypted_backing_files(tmp_path):
+    need_qemu()
+    chain = Chain(tmp_path, ("a", "a", None), image_bytes("one pipe"))
+    for source in ("file:-", "fd:0"):
+        out = tmp_path / f"out-{source[:2]}"
+        lukskeep("image", "convert", chain.path, out, "--format", "raw", "--allow-backing",
+                 "--backing-key", source, stdin=chain.key("a").read_bytes())
+        assert same(out, chain.disk())
+    other = Chain(write_folder(tmp_path / "other"), ("a", "b", None), image_bytes("one pipe"))
+    wrong = lukskeep("image", "convert", other.path, tmp_path / "no", "--format", "raw",
+                     "--allow-backing", "--backing-key", "fd:0", status=2,
+                     stdin=other.key("a").read_bytes())
+    assert b"layer1" in wrong.stderr and b"--backing-key" in wrong.stderr
+
+
+def test_the_limit_on_kdfs_holds_for_backing_files(tmp_path):
+    need_qemu()
+    chain = Chain(tmp_path, ("a", None), image_bytes("limit"))
+    convert = ("image", "convert", chain.path, tmp_path / "out", "--format", "raw",
+               *chain.options())
+    refused = lukskeep(*convert, "--kdf-limit", "0s", status=6)
+    assert b"--kdf-limit" in refused.stderr and not (tmp_path / "out").exists()
+    lukskeep(*convert)
+
+
+def test_a_plain_copy_of_encrypted_backing_files_is_warned_of(tmp_path):
+    need_qemu()
+    chain = Chain(tmp_path, ("a", None), image_bytes("warned"))
+    made = lukskeep("image", "convert", chain.path, tmp_path / "out", "--format", "qcow2",
+                    *chain.options())
+    assert b"in the clear" in made.stderr and b"image encrypt" in made.stderr
+    plain = Chain(write_folder(tmp_path / "plain"), (None, None), image_bytes("warned"))
+    quiet = lukskeep("image", "convert", plain.path, tmp_path / "out2", "--format", "qcow2",
+                     "--allow-backing")
+    assert b"in the clear" not in quiet.stderr
+
+
+def test_headers_in_overlays_are_restored_and_archived(key, tmp_path):
+    need_qemu()
+    env = {"LUKSKEEP_ARCHIVE": str(tmp_path / "archive"),
+           "LUKSKEEP_ARCHIVE_KEY": str(tmp_path / "identity")}
+    lukskeep("create", tmp_path / "volume", "--size", "4M", "--type", "luks1", "--key",
+             f"file:{key}", *CHEAP["pbkdf2"])
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "volume", "-F", "raw", tmp_path / "top"])
+    top = f"qcow2:{tmp_path / 'top'}"
+    lukskeep("header", "backup", top, tmp_path / "backup", "--allow-backing")
+    added = lukskeep("key", "add", top, "--key", f"file:{key}", "--new-key",
+                     f"file:{write(tmp_path / 'new', b'new words')}", *CHEAP["pbkdf2"],
+                     "--allow-backing", env=env)
+    assert b"not in the archive" not in added.stderr, added.stderr
+    reasons = [one["reason"] for one in json.loads(
+        lukskeep("archive", "list", "--json", env=env).stdout)["snapshots"]]
+    assert reasons.count("after") >= 1 and reasons.count("before") == 1, reasons
+    lukskeep("header", "restore", top, tmp_path / "backup", "--allow", "older", "--yes",
+             "--allow-backing")
+    lukskeep("key", "test", top, "--key", f"file:{tmp_path / 'new'}", "--allow-backing", status=2)
+    lukskeep("key", "test", top, "--key", f"file:{key}", "--allow-backing")
 
 
 def test_keys_of_backing_files_are_asked_for_by_name(tmp_path):

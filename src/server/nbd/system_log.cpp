@@ -12,7 +12,9 @@ namespace lukskeep::server {
 namespace {
 
 constexpr std::size_t kLineBytesMax = 2048;  // what is longer comes as several messages
-std::array<char, kLineBytesMax> g_line;      // for the stream's life, which is that of the process
+// The stream, and with it this and the functions below, lives as long as the process: the plugin is
+// linked so that it stays when nbdkit unloads it.
+std::array<char, kLineBytesMax> g_line;
 
 void log_lines(std::string_view text) {
   while (!text.empty()) {
