@@ -87,8 +87,8 @@ luks::HeaderFile open_header_unlocked(const VolumeArgs& args);
 
 // As open_header, for a command that changes the header. With --dry-run the result is a copy in
 // memory, so that the command does all it does and nothing reaches the storage. `live`: also while
-// the volume is in use (see open_header_device), for who changes no more than what the header says beside the payload's
-// place and cipher.
+// the volume is in use (see open_header_device), for who changes no more than what the header says
+// beside the payload's place and cipher.
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args,
                                         bool live = false);
 
