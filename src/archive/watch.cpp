@@ -211,11 +211,13 @@ void Watcher::sweep(const CancelToken& cancel) {
 void Watcher::poll(const CancelToken& cancel) {
   for (const auto& [path, known] : known_) enqueue(path, milliseconds(0));
   if (request_.paths.empty()) {
-    scan_block_devices(
+    const ScanReport report = scan_block_devices(
         [&](const luks::HeaderFile&, const std::string& path) {
           enqueue_found(path, milliseconds(0), cancel);
         },
         &cancel);
+    // A snapshot changes nothing, and md's superblock may be left from before the volume.
+    for (const std::string& path : report.members) enqueue_found(path, milliseconds(0), cancel);
   }
   for (const std::string& path : request_.paths) {
     if (kind_of(path) == PathKind::kDevice) enqueue(path, milliseconds(0));

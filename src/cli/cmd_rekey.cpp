@@ -267,8 +267,13 @@ class Rekey final : public Command {
   // Whatever is wrong with one volume, the others are done.
   nbde::RekeyedVolume rekey(const Session& session, const std::string& path,
                             nbde::RekeyJournal* journal) {
-    nbde::RekeyedVolume result{
-        .volume = path, .uuid = {}, .rebound = {}, .left = {}, .unknown = {}, .in_use = {}};
+    nbde::RekeyedVolume result{.volume = path,
+                               .uuid = {},
+                               .rebound = {},
+                               .unproven = {},
+                               .left = {},
+                               .unknown = {},
+                               .in_use = {}};
     try {
       rekey_one(session, path, journal, result);
     } catch (const Error& error) {
@@ -336,7 +341,8 @@ class Rekey final : public Command {
       try {
         const nbde::SealedPin before = binding_before(file, slot);
         refuse_signing_keys(before);
-        rebind_one(session, file, opened.unlocked, slot, context, before);
+        const bool unproven = rebind_one(session, file, opened.unlocked, slot, context, before);
+        if (unproven) result.unproven.push_back(slot);
         if (journal != nullptr) {
           journal->note(file.header().uuid, slot, nbde::sealed_of(nbde::find_binding(file, slot)));
         }
@@ -363,11 +369,13 @@ class Rekey final : public Command {
     }
   }
 
-  void rebind_one(const Session& session, luks::HeaderFile& file, const luks::Unlocked& key,
+  // True if the binding did not open, so that its policy is the header's word.
+  bool rebind_one(const Session& session, luks::HeaderFile& file, const luks::Unlocked& key,
                   int slot, nbde::PinContext context, const nbde::SealedPin& before) const {
     const luks::UnlockOptions unlock = key_.unlock_options(session);
     // Whether nothing says that the policy is the one that was bound.
     bool unproven = false;
+    bool ever_unproven = false;
     context.ask_trust = [&](auto&&...) { return unproven; };
     const auto policy = [&] {
       unproven = false;
@@ -375,7 +383,7 @@ class Rekey final : public Command {
         return policy_of_binding(file, slot, context, unlock);
       } catch (const Error& error) {
         if (source_.empty() || error.code() != Code::kUnsafe) throw;
-        unproven = true;
+        unproven = ever_unproven = true;
         return policy_for_new_keys(nbde::policy_of(before), error);
       }
     };
@@ -383,6 +391,7 @@ class Rekey final : public Command {
       refuse_wrong_keys(unproven ? nbde::SealedPin{} : before, jwe);
     };
     rebind_keyslot(file, key, slot, context, unlock, {.check = check, .policy = policy});
+    return ever_unproven;
   }
 
   // The same servers, by whatever keys --new-key names: refuse_wrong_keys() sees to these. Another
@@ -462,6 +471,12 @@ class Rekey final : public Command {
       done += result.rebound.size();
       if (!result.rebound.empty()) {
         text += fmt::format("{}: rebound keyslot {}\n", name, fmt::join(result.rebound, ", "));
+      }
+      for (const int slot : result.unproven) {
+        text += fmt::format(
+            "{}: keyslot {} did not open: its policy is the header's word; look at its threshold "
+            "(lukskeep bindings)\n",
+            name, slot);
       }
       for (const auto& problem : result.left) {
         text += problem.keyslot < 0 ? fmt::format("{}: LEFT: {}\n", name, problem.error.message())

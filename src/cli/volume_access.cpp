@@ -28,6 +28,21 @@ namespace {
 
 constexpr int kPromptAttempts = 3;
 
+// Whether a block device is a volume to all that tells, so that whoever has it has it as that:
+// dm-crypt, or a server of this program. What else has it (a file system that is mounted, say) may
+// have made it since, and only the kernel's lock of the whole tells of that.
+bool is_volume_in_use(const std::string& path) {
+  const std::filesystem::path folder = storage::sysfs_folder(path);
+  if (storage::is_part_of_another(folder)) return false;
+  if (storage::has_holders(folder)) return true;
+  constexpr std::string_view kMagic("LUKS\xba\xbe", 6);
+  const auto device = open_to_look(path);
+  if (device->size_bytes() < kMagic.size()) return false;
+  Bytes start(kMagic.size());
+  device->read(0, start);
+  return as_string_view(start) == kMagic;
+}
+
 // Device names are fit for messages as they are.
 std::string wrong_key(const std::string& volume, const keys::KeySource& source,
                       const luks::UnlockOptions& options) {
@@ -180,8 +195,8 @@ std::shared_ptr<Device> open_header_device(const std::string& path, storage::Acc
   storage::OpenOptions options = open_options(access);
   // What is locked whole the kernel keeps from whoever mounts or maps it.
   std::error_code error;
-  const bool whole = std::filesystem::is_block_file(path, error) &&
-                     (!live || storage::is_part_of_another(storage::sysfs_folder(path)));
+  const bool whole =
+      std::filesystem::is_block_file(path, error) && (!live || !is_volume_in_use(path));
   if (!whole) options.lock_length_bytes = kHeaderLockBytes;
   return storage::open_location(path, options);
 }

@@ -79,7 +79,8 @@ std::shared_ptr<Device> open_device(const std::string& path, storage::Access acc
 std::shared_ptr<Device> open_to_look(const std::string& path);
 // The same for who has to do with the header only: a payload that follows it in the same file is
 // not locked, so that keys can be changed while the volume is served.
-// A block device that somebody else holds is busy for writing; `live`: not if that is dm-crypt.
+// A block device that somebody else holds is busy for writing; `live`: not if that is dm-crypt, nor
+// if the device starts as a volume does and nothing that sysfs tells of has it.
 std::shared_ptr<Device> open_header_device(const std::string& path, storage::Access access,
                                            bool live = false);
 
@@ -94,8 +95,8 @@ luks::HeaderFile open_header_unlocked(const VolumeArgs& args);
 
 // As open_header, for a command that changes the header. With --dry-run the result is a copy in
 // memory, so that the command does all it does and nothing reaches the storage. `live`: also while
-// dm-crypt has the device, for who changes no more than what the header says beside the payload's
-// place and cipher.
+// the volume is in use (see open_header_device), for who changes no more than what the header says
+// beside the payload's place and cipher.
 luks::HeaderFile open_header_for_change(const Session& session, const VolumeArgs& args,
                                         bool live = false);
 

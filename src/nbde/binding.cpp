@@ -90,6 +90,13 @@ void add_token(const luks::Header& header, int id, const luks::Token& token,
   }
 }
 
+// Whether the keyslot beside the record of a rebind is the one that it was written for: it came
+// after the record, and power may have failed between.
+bool is_of_rebind(const luks::Keyslot& keyslot, std::uint32_t reserved) {
+  return keyslot.kdf.iterations == kPassphraseIterations &&
+         short_print(keyslot) == marked_prints(reserved).own;
+}
+
 std::vector<Binding> luks1_bindings(const luks::HeaderFile& file) {
   std::vector<Binding> bindings;
   const auto gap = luks::Luks1Gap::open(file);
@@ -99,9 +106,11 @@ std::vector<Binding> luks1_bindings(const luks::HeaderFile& file) {
     if (record.type != kBindingRecordType) continue;
     Binding binding;
     binding.keyslot = slot;
-    binding.orphan = !file.header().keyslots.contains(slot);
     binding.replaces = marked_keyslot(record.reserved, kReplacesMark);
-    binding.replaces_print = marked_print(record.reserved);
+    binding.replaces_print = marked_prints(record.reserved).replaced;
+    const auto keyslot = file.header().keyslots.find(slot);
+    binding.orphan = keyslot == file.header().keyslots.end() ||
+                     (binding.replaces && !is_of_rebind(keyslot->second, record.reserved));
     binding.leftover = marked_keyslot(record.reserved, kLeftoverMark);
     if (binding.replaces == slot) binding.replaces.reset();
     if (binding.leftover == slot) binding.leftover.reset();

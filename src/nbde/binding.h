@@ -31,7 +31,8 @@ struct Binding {
   int keyslot = -1;          // -1: the token names none
   std::optional<int> token;  // LUKS2: its number; LUKS1: the record has the keyslot's
   // There is no such keyslot (any more): it opens nothing. Left over from a bind or unbind that was
-  // cut, or from who removed the keyslot only.
+  // cut, or from who removed the keyslot only. LUKS1: also of a rebind that was cut before its
+  // keyslot was there, where the keyslot of that number is another key that came since.
   bool orphan = false;
   // What sealed the passphrase; absent if that cannot be read, and `problem` says why.
   std::optional<Jwe> jwe;

@@ -109,10 +109,9 @@ void drop_orphan_tokens(Header& header) {
 
 int wipe_orphan_records(const HeaderFile& file, Luks1Gap& gap) {
   int wiped = 0;
-  for (int slot = 0; slot < luks::kLuks1KeyslotCount; ++slot) {
-    const luks::LuksmetaSlot& record = gap.table().slots.at(static_cast<std::size_t>(slot));
-    if (record.type != kBindingRecordType || file.header().keyslots.contains(slot)) continue;
-    gap.wipe(slot);
+  for (const Binding& binding : list_bindings(file)) {
+    if (!binding.orphan) continue;
+    gap.wipe(binding.keyslot);
     ++wiped;
   }
   return wiped;
@@ -174,8 +173,9 @@ int add_luks1(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal, F
                                                fresh.passphrase.span(),
                                                binding_keyslot(change.header), options.cancel));
   wipe_orphan_records(file, gap);
-  const std::uint32_t mark =
-      fresh.replaces ? make_mark(kReplacesMark, *fresh.replaces, fresh.print) : 0;
+  const MarkPrints prints = {.own = short_print(change.header.keyslots.at(keyslot)),
+                             .replaced = fresh.print};
+  const std::uint32_t mark = fresh.replaces ? make_mark(kReplacesMark, *fresh.replaces, prints) : 0;
   gap.save(
       {.slot = keyslot, .type = kBindingRecordType, .data = as_byte_view(text), .reserved = mark});
   file.commit(std::move(change));
@@ -331,7 +331,7 @@ void finish_luks1(HeaderFile& file, int keyslot, int helper) {
   }
   if (!file.header().keyslots.contains(keyslot)) copy_luks1_keyslot(file, helper, keyslot);
   Luks1Gap gap = open_gap(file);
-  gap.move(helper, keyslot, make_mark(kLeftoverMark, helper, 0));
+  gap.move(helper, keyslot, make_mark(kLeftoverMark, helper, {}));
   drop_leftover(file, gap, keyslot, helper);
 }
 
@@ -353,6 +353,18 @@ bool still_there(const HeaderFile& file, const Binding& helper) {
   const auto found = file.header().keyslots.find(helper.replaces.value_or(-1));
   return found != file.header().keyslots.end() &&
          keyslot_print(found->second) == helper.replaces_print;
+}
+
+// For who cannot complete a rebind that was cut, because its servers are gone for good.
+std::string way_out(const HeaderFile& file, const Binding& helper) {
+  std::string text = "if its servers are gone for good, these take away what it has left:";
+  for (const int id :
+       {helper.keyslot, helper.replaces.value_or(-1), helper.leftover.value_or(-1)}) {
+    if (file.header().keyslots.contains(id)) {
+      text += fmt::format(" lukskeep key remove --slot {};", id);
+    }
+  }
+  return text + " see first that another keyslot opens it (lukskeep key test)";
 }
 
 // Whether what a cut rebind of `keyslot` has left is completed by now.
@@ -385,7 +397,11 @@ bool resume(HeaderFile& file, const luks::Unlocked& key, int keyslot, const Open
       return true;
     }
   } catch (const Error& error) {
-    if (error.code() == Code::kInterrupted || !old_opens) throw;
+    if (error.code() == Code::kInterrupted) throw;
+    if (!old_opens) {
+      const std::string hint = error.hint().empty() ? "" : fmt::format("{}; ", error.hint());
+      throw Error(error.code(), error.message(), hint + way_out(file, *helper));
+    }
   }
   // It was cut too early, or its servers are gone: from the start.
   remove_binding(file, helper->keyslot, false);
@@ -431,15 +447,18 @@ void replace_at_once(HeaderFile& file, const luks::Unlocked& key, Place place, c
                .obsolete = {area_range(old.keyslots.at(keyslot))}});
 }
 
-// Whether a rebind that was cut has left two keyslots with one binding, of which `keyslot` is one:
-// both hold the same key, or the record of the old one has gone and its keyslot has not.
-bool is_half_rebound(const HeaderFile& file, const std::vector<Binding>& bindings, int keyslot) {
-  return std::ranges::any_of(bindings, [&](const Binding& binding) {
+// What says that a rebind that was cut has left two keyslots with one binding, of which `keyslot`
+// is one: both hold the same key, or the record of the old one has gone and its keyslot has not.
+// Null if none has.
+const Binding* find_half_rebound(const HeaderFile& file, const std::vector<Binding>& bindings,
+                                 int keyslot) {
+  const auto found = std::ranges::find_if(bindings, [&](const Binding& binding) {
     const std::optional<int> other = binding.leftover ? binding.leftover : binding.replaces;
     if (!other || binding.orphan || (binding.keyslot != keyslot && *other != keyslot)) return false;
     if (holds_same_key(file.header(), binding.keyslot, *other)) return true;
     return binding.replaces && !is_bound(file, *other) && still_there(file, binding);
   });
+  return found == bindings.end() ? nullptr : &*found;
 }
 
 }  // namespace
@@ -451,6 +470,14 @@ int add_binding(HeaderFile& file, const luks::Unlocked& key, const Sealer& seal,
 
 void remove_binding(HeaderFile& file, int keyslot, bool allow_last) {
   const std::vector<Binding> bindings = list_bindings(file);
+  // First: the old keyslot has no record any more.
+  if (const Binding* half = find_half_rebound(file, bindings, keyslot)) {
+    throw Error(Code::kConflict,
+                fmt::format("a rebind of '{}' was cut: keyslot {} takes the place of another, or "
+                            "has left it",
+                            file.device()->name(), keyslot),
+                fmt::format("lukskeep rebind completes it, then unbind; {}", way_out(file, *half)));
+  }
   const bool bound = std::ranges::any_of(
       bindings, [&](const Binding& binding) { return binding.keyslot == keyslot; });
   if (!bound) {
@@ -460,14 +487,8 @@ void remove_binding(HeaderFile& file, int keyslot, bool allow_last) {
         "'lukskeep bindings' lists those that there are, 'lukskeep key remove' removes other "
         "keyslots");
   }
-  if (is_half_rebound(file, bindings, keyslot)) {
-    throw Error(Code::kConflict,
-                fmt::format("a rebind of '{}' was cut: keyslot {} takes the place of another, or "
-                            "has left it",
-                            file.device()->name(), keyslot),
-                "lukskeep rebind completes it; then unbind");
-  }
-  const bool active = file.header().keyslots.contains(keyslot);
+  // Beside an orphan there may be another key, which is none of a binding.
+  const bool active = is_bound(file, keyslot);
   if (active && !allow_last) check_not_last(file, keyslot);
   if (active || file.header().version == luks::Version::kLuks2) {
     file.commit(without_binding(file, keyslot));

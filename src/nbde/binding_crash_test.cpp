@@ -2,18 +2,23 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include <lukskeep/error.h>
 
 #include "luks/crash_test_tools.h"
+#include "luks/luks1_gap.h"
 #include "luks/luks2_codec.h"
 #include "luks/test_volume.h"
 #include "nbde/binding.h"
 #include "nbde/binding_change.h"
+#include "nbde/binding_marks.h"
 #include "nbde/binding_test_tools.h"
 
 namespace lukskeep::nbde {
@@ -158,6 +163,47 @@ TEST_P(BindingCrashTest, ACutRebindTakesNoKeyAwayThatCameAfterIt) {
   EXPECT_GT(added, 0);
 }
 
+// So does whoever takes the number of the keyslot that was to come: the record is there before it,
+// and says that the keyslot of that number may go.
+TEST_P(BindingCrashTest, ACutRebindTakesNoKeyAwayWhereItsOwnWasToBe) {
+  const Bytes first = start(1);
+  const Change change = on_file([](HeaderFile& file) { rebind_one(file, 1); });
+  const CrashRun whole = luks::testing::run_undisturbed(first, change);
+  const auto unbind = [](HeaderFile& file, int keyslot) { remove_binding(file, keyslot, false); };
+  const std::vector<std::function<void(HeaderFile&, int)>> next = {
+      [](HeaderFile& file, int) { rebind_one(file, 1); }, unbind,
+      [](HeaderFile& file, int) { remove_orphan_bindings(file); }};
+  int added = 0;
+  for (std::uint64_t at = 0; at < whole.operations * next.size(); ++at) {
+    const std::uint64_t point = at / next.size();
+    HeaderFile file =
+        luks::testing::reopen(luks::testing::run_until_cut(first, change, point, point));
+    const std::vector<Binding> bindings = list_bindings(file);
+    const auto helper = std::ranges::find(bindings, std::optional<int>(1), &Binding::replaces);
+    if (helper == bindings.end() || !file.header().keyslots.contains(1)) continue;
+    constexpr std::string_view kOther = "of somebody else";
+    const luks::Unlocked key = must_unlock(file, kFirstPassphrase);
+    const auto gap = luks::Luks1Gap::open(file);
+    const auto slot = static_cast<std::size_t>(helper->keyslot);
+    do {  // salts are random, and the print is one byte
+      if (file.header().keyslots.contains(helper->keyslot)) {
+        luks::remove_keyslot(file, helper->keyslot, false);
+      }
+      luks::add_keyslot(file, key, as_byte_view(kOther),
+                        luks::testing::cheap_keyslot(helper->keyslot));
+    } while (gap && short_print(file.header().keyslots.at(helper->keyslot)) ==
+                        marked_prints(gap->table().slots.at(slot).reserved).own);
+    ++added;
+    try {
+      next.at(at % next.size())(file, helper->keyslot);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kNotFound) << error.message();  // LUKS2: no token names it
+    }
+    EXPECT_TRUE(luks::testing::opens(file, kOther)) << "at " << at;
+  }
+  EXPECT_GT(added, 0);
+}
+
 // Whatever is unbound then, something opens: none of the two keyslots is taken for another way in.
 TEST_P(BindingCrashTest, ACutRebindIsNotUnboundByHalf) {
   const Bytes first = start(1);
@@ -176,6 +222,39 @@ TEST_P(BindingCrashTest, ACutRebindIsNotUnboundByHalf) {
       EXPECT_GE(count_opening(file), 1) << "at " << at;
     }
   }
+}
+
+// Whoever cannot complete it, because its servers are gone, is told of both keyslots.
+TEST_P(BindingCrashTest, ACutRebindNamesTheWayOut) {
+  if (GetParam() == Version::kLuks2) return;  // one commit: the old one stays until it is done
+  const Bytes first = start(1);
+  const Change change = on_file([](HeaderFile& file) { rebind_one(file, 1); });
+  const CrashRun whole = luks::testing::run_undisturbed(first, change);
+  const auto gone = [](const Jwe&) -> SecretBytes { throw Error(Code::kRemote, "it is down"); };
+  int told = 0;
+  for (std::uint64_t at = 0; at < whole.operations; ++at) {
+    HeaderFile file = luks::testing::reopen(luks::testing::run_until_cut(first, change, at, at));
+    const std::vector<Binding> bindings = list_bindings(file);
+    // The old record has gone, and its keyslot has not.
+    if (bindings.size() != 1 || !bindings[0].replaces || !file.header().keyslots.contains(1)) {
+      continue;
+    }
+    ++told;
+    const luks::Unlocked key = must_unlock(file, kFirstPassphrase);
+    const std::vector<std::function<void()>> all = {
+        [&] { rebind(file, key, 1, seal_null, gone, {}); }, [&] { remove_binding(file, 1, false); },
+        [&] { remove_binding(file, bindings[0].keyslot, false); }};
+    for (const auto& one : all) {
+      try {
+        one();
+        ADD_FAILURE() << "at " << at;
+      } catch (const Error& error) {
+        EXPECT_NE(error.hint().find("key remove --slot 1;"), std::string::npos) << error.hint();
+        EXPECT_NE(error.hint().find("key remove --slot 2;"), std::string::npos) << error.hint();
+      }
+    }
+  }
+  EXPECT_GT(told, 0);
 }
 
 // The copy of the proven keyslot is what counts in the end: it is looked at before the proven one

@@ -107,9 +107,9 @@ TEST(BindingListTest, ReadsLuksmetaRecords) {
                         std::uint32_t reserved) {
     gap->save({.slot = slot, .type = type, .data = as_byte_view(data), .reserved = reserved});
   };
-  save(0, text, kBindingRecordType, make_mark(kLeftoverMark, 4, 0));
-  save(1, text, kBindingRecordType, make_mark(kReplacesMark, 0, 0xabcd));
-  save(2, "no JWE", kBindingRecordType, make_mark(kReplacesMark, 9, 0));
+  save(0, text, kBindingRecordType, make_mark(kLeftoverMark, 4, {}));
+  save(1, text, kBindingRecordType, make_mark(kReplacesMark, 0, {.own = 1, .replaced = 0xabcd}));
+  save(2, "no JWE", kBindingRecordType, 0x12345678);
   save(3, text, luks::LuksmetaType{std::byte{1}}, 0);
   const std::vector<Binding> bindings = list_bindings(file);
   ASSERT_EQ(bindings.size(), 3U);

@@ -254,6 +254,7 @@ OrderedJson rekey_report(std::span<const std::string> keys,
     OrderedJson row = {{"volume", volume.volume}, {"uuid", volume.uuid}};
     row["state"] = !volume.left.empty() ? "left" : volume.rebound.empty() ? "unchanged" : "done";
     row["keyslots"] = volume.rebound;
+    row["unproven"] = volume.unproven;
     row["left"] = OrderedJson::array();
     for (const RekeyedVolume::Problem& problem : volume.left) {
       OrderedJson one = {{"keyslot", problem.keyslot}};

@@ -76,6 +76,9 @@ struct RekeyedVolume {
   std::string volume;
   std::string uuid;  // empty: it could not be read
   std::vector<int> rebound;
+  // Keyslots whose binding was replaced and had not opened: their policy is the header's word
+  // alone.
+  std::vector<int> unproven;
   std::vector<Problem> left;
   std::vector<std::pair<int, std::string>> unknown;  // keyslot, pin that is not known
   std::set<std::string> in_use;                      // keys_of() all its bindings now

@@ -271,13 +271,20 @@ TEST(RekeyJournal, WhatIsNoneIsRefusedAndLeftAlone) {
 TEST(RekeyReport, SaysWhatIsLeftAndWhatIsInUse) {
   const std::vector<std::string> keys = {"old"};
   std::vector<RekeyedVolume> volumes(3);
-  volumes[0] = {.volume = "a", .uuid = "1", .rebound = {1, 2}, .left = {}, .in_use = {"new"}};
-  volumes[1] = {.volume = "b", .uuid = "2", .rebound = {}, .left = {}, .in_use = {"other"}};
+  volumes[0] = {.volume = "a",
+                .uuid = "1",
+                .rebound = {1, 2},
+                .unproven = {2},
+                .left = {},
+                .in_use = {"new"}};
+  volumes[1] = {
+      .volume = "b", .uuid = "2", .rebound = {}, .unproven = {}, .left = {}, .in_use = {"other"}};
   volumes[2].volume = "c";
   volumes[2].left.push_back({.keyslot = -1, .error = Error(Code::kRemote, "it is down")});
   const OrderedJson json = rekey_report(keys, volumes);
   EXPECT_EQ(json["good"], false);
   EXPECT_EQ(json["volumes"][0]["state"], "done");
+  EXPECT_EQ(json["volumes"][0]["unproven"], OrderedJson({2}));
   EXPECT_EQ(json["volumes"][1]["state"], "unchanged");
   EXPECT_EQ(json["volumes"][2]["state"], "left");
   EXPECT_EQ(json["volumes"][2]["left"][0]["keyslot"], nullptr);

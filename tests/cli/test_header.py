@@ -32,6 +32,43 @@ def test_backup_and_restore(request, fixture, volume):
     ok("key", "test", volume, "--key", "file:k1", cwd=folder)
 
 
+@pytest.fixture
+def loop(luks2):
+    """A block device of volume v2."""
+    done = subprocess.run(["losetup", "--find", "--show", luks2 / "v2"], capture_output=True,
+                          text=True)
+    if done.returncode != 0:
+        pytest.skip("there are no loop devices: " + done.stderr.strip())
+    device = done.stdout.strip()
+    yield device
+    subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.parametrize("start", [b"file system" * 40, bytes(4096)], ids=["data", "zero"])
+def test_what_was_mounted_since_is_not_repaired_away(luks2, loop, start):
+    """The second copy is left of a volume that was made something else, and that is in use: a mount
+    holds the device in this way."""
+    with open(loop, "r+b", buffering=0) as file:
+        file.write(start.ljust(4096, b"\0"))
+    before = (luks2 / "v2").read_bytes()
+    held = os.open(loop, os.O_RDWR | os.O_EXCL)
+    try:
+        for command in (["header", "repair", loop, "--yes"],
+                        ["config", loop, "--label", "x"],
+                        ["key", "remove", loop, "--slot", "0", "--yes"]):
+            assert "busy" in fails(5, *command, cwd=luks2).err
+        assert (luks2 / "v2").read_bytes() == before
+    finally:
+        os.close(held)
+    ok("header", "repair", loop, "--yes", cwd=luks2)
+    # What starts as a volume is changed whoever has it as that.
+    held = os.open(loop, os.O_RDWR | os.O_EXCL)
+    try:
+        ok("key", "add", loop, "--key", "file:k1", "--new-key", "file:k2", *PBKDF2, cwd=luks2)
+    finally:
+        os.close(held)
+
+
 def test_a_backup_does_not_overwrite(luks2):
     fails(5, "header", "backup", "v2", "plain", cwd=luks2)
     fails(1, "header", "backup", "v2", "./v2", "--yes", cwd=luks2)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -450,3 +451,26 @@ def test_the_packaged_service_starts_what_there_is():
     ok(*words[1:], "--help")
     known = ok(*words[1:3], "--help").text
     assert all(word in known for word in words[3:] if word.startswith("--"))
+
+
+def test_a_device_with_a_superblock_of_a_raid_is_archived(kept):
+    """md's may be left from before the volume."""
+    volume = kept / "volumes" / "v2"
+    sectors = (volume.stat().st_size // 4096 + 32) * 8
+    os.truncate(volume, sectors * 512)
+    at = (sectors - 16) // 8 * 8
+    with open(volume, "r+b") as file:
+        file.seek(at * 512)
+        file.write(struct.pack("<II136xQ", 0xa92b4efc, 1, at))
+    done = subprocess.run(["losetup", "--find", "--show", volume], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip("there are no loop devices: " + done.stderr.strip())
+    device = done.stdout.strip()
+    try:
+        scan = run("archive", "scan", "--json", "--store", "store", cwd=kept).json
+        assert device in scan["members"]
+        result = run("archive", "watch", "--once", "--json", "--store", "store", cwd=kept)
+        events = [json.loads(line) for line in result.text.splitlines()]
+        assert device in [one.get("path") for one in events if one["event"] == "archived"]
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)

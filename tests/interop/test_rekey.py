@@ -280,6 +280,8 @@ def test_a_passphrase_binds_anew_what_no_server_opens(fleet, tmp_path):
     result = rekey(*every, *key, *new, status=1)
     states = {row["volume"]: row["state"] for row in result["volumes"]}
     assert states == {**{str(v): "done" for v in volumes}, str(forged): "left"}
+    for row in result["volumes"]:
+        assert row["unproven"] == row["keyslots"] == ([] if row["state"] == "left" else [1])
     for volume in volumes:
         kit.lukskeep("unlock", volume)
         assert clevis_pass(volume, 1)
