@@ -125,7 +125,7 @@ class ImageVolumeCheck final : public Command {
 
   void look_at_secret(const Session& session, const luks::HeaderFile& header,
                       image::ImageFacts& facts) const {
-    const keys::KeySource source = keys::parse_key_source(*key_);
+    const keys::KeySource source = keys::parse_key_source(key_.value_or(""));
     if (source.kind != keys::KeySource::Kind::kManager) return;
     const keys::Secret secret = open_key_manager(session)->get(source.path);
     facts.key_type = secret.info.type;

@@ -238,11 +238,12 @@ class InspectCommand final : public Command {
   }
 
   void pass_on(const Session& session, const Device& from) const {
-    if (is_pipe(*tee_)) {
+    const std::string path = tee_.value_or("");
+    if (is_pipe(path)) {
       return storage::copy_to_fd(from, STDOUT_FILENO, from.size_bytes(),
                                  {.phase = "write", .cancel = session.cancel});
     }
-    Target target(*tee_, settled_, from.size_bytes());
+    Target target(path, settled_, from.size_bytes());
     storage::copy(from, *target.device(), from.size_bytes(),
                   {.phase = "write", .cancel = session.cancel});
     target.commit();

@@ -95,12 +95,13 @@ std::shared_ptr<Device> open_disk(const ImageSourceArgs& args, const ImageSource
                                   : "qemu-img convert -O qcow2 makes qcow2 of it");
   }
   // qcow2 is locked as QEMU locks it, and reads no other file than it may.
-  const std::shared_ptr<Device> device = open_device(
-      source.in_qcow2() ? "qcow2:" + args.path : args.path, storage::Access::kRead, args.direct);
+  std::shared_ptr<Device> device = open_device(source.in_qcow2() ? "qcow2:" + args.path : args.path,
+                                               storage::Access::kRead, args.direct);
   if (!report.encrypted) return device;
+  if (!source.header) throw Error(Code::kInternal, fmt::format("{} has no header", quoted));
   // Clusters that an image lacks are zero in any case.
-  if (!holes_as_zeroes && !source.in_qcow2()) warn_of_holes(source.header.value(), *device);
-  return luks::make_crypt_device(source.header.value(), device, source.volume_key.span(),
+  if (!holes_as_zeroes && !source.in_qcow2()) warn_of_holes(*source.header, *device);
+  return luks::make_crypt_device(*source.header, device, source.volume_key.span(),
                                  {.allow_insecure = args.keys && args.keys->allow_insecure,
                                   .holes_as_zeroes = holes_as_zeroes});
 }

@@ -111,6 +111,7 @@ TEST_F(FileKeyManagerTest, ListsInOrderAndByName) {
   create();
   FileKeyManager keys = open();
   std::vector<std::string> ids;
+  ids.reserve(5);
   for (int i = 0; i < 5; ++i) {
     ids.push_back(keys.store(named(i % 2 == 0 ? "even" : "odd"), as_byte_view("secret"), {}));
   }
@@ -300,6 +301,7 @@ TEST_F(FileKeyManagerTest, AnotherWrappingKey) {
   FileKeyManager keys = open();
   FileKeyManager bystander = open();
   std::vector<std::string> ids;
+  ids.reserve(20);
   for (int i = 0; i < 20; ++i) {
     ids.push_back(keys.store(named("n"), as_byte_view(fmt::format("secret {}", i)), {}));
   }

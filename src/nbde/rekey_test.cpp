@@ -156,7 +156,7 @@ TEST(RekeyJournal, IsAsBeforeAfterANoteThatFailed) {
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
   const auto error = error_of([&] { journal.note(kUuid, 2, jwe); });
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  std::signal(SIGXFSZ, old_handler);
+  ASSERT_NE(std::signal(SIGXFSZ, old_handler), SIG_ERR);
   ASSERT_TRUE(error);
   EXPECT_EQ(folder.text(), before);
   EXPECT_FALSE(journal.is_done(kUuid, 2, jwe));
@@ -226,6 +226,7 @@ TEST(RekeyJournal, TakesNotesFromManyThreads) {
   {
     RekeyJournal journal(folder.journal());
     std::vector<std::jthread> threads;
+    threads.reserve(8);
     for (int i = 0; i < 8; ++i) {
       threads.emplace_back([&journal, &jwe, i] { journal.note(fmt::format("u{}", i), i, jwe); });
     }
