@@ -63,7 +63,7 @@ TEST(GuardedDevice, FailuresLeaveNothingLocked) {
 
 // MemoryDevice copies byte by byte with nothing in between: without the guard readers see halves.
 TEST(GuardedDevice, ReadersSeeWholeWrites) {
-  constexpr std::size_t kBytes = 64 * 1024;
+  constexpr std::size_t kBytes = std::size_t{64} * 1024;
   const auto device = make_guarded(std::make_shared<MemoryDevice>(Bytes(kBytes)));
   std::atomic<bool> stop = false;
   std::atomic<int> torn = 0;
