@@ -85,16 +85,11 @@ class Server {
   static std::string read_request(int peer) {
     std::string text;
     char byte = 0;
-    std::size_t body = 0;
-    while (recv(peer, &byte, 1, 0) == 1) {
-      text += byte;
-      const std::size_t end = text.find("\r\n\r\n");
-      if (end == std::string::npos) continue;
-      if (const std::size_t at = text.find("Content-Length: "); at < end) {
-        body = std::stoul(text.substr(at + 16));
-      }
-      if (text.size() == end + 4 + body) break;
-    }
+    while (!text.ends_with("\r\n\r\n") && recv(peer, &byte, 1, 0) == 1) text += byte;
+    const std::size_t at = text.find("Content-Length: ");
+    const std::size_t end =
+        text.size() + (at == std::string::npos ? 0 : std::stoul(text.substr(at + 16)));
+    while (text.size() < end && recv(peer, &byte, 1, 0) == 1) text += byte;
     return text;
   }
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,11 +16,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "uml"))
 import kit  # noqa: E402
 import qemu10  # noqa: E402
 
+FAILED = pytest.StashKey()
+
 
 @pytest.fixture(autouse=True)
 def in_own_folder(tmp_path, monkeypatch):
     """Every test works in an empty folder: some peers leave files where they stand."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a test that passed has in its folder goes: all of it together is 16 GB of memory."""
+    outcome = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or outcome.get_result().failed
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if call.when == "teardown" and folder is not None and not item.stash[FAILED]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
