@@ -31,6 +31,8 @@ namespace lukskeep::crypto {
 namespace {
 
 constexpr std::uint32_t kIterationsPerCancelCheck = 16 * 1024;
+// Fewer take less time than to start a thread and wait for it: Clevis binds with 1000.
+constexpr std::uint32_t kIterationsWorthAThread = 4096;
 
 // One T_i of RFC 8018 section 5.2.
 struct Block {
@@ -243,7 +245,8 @@ void pbkdf2(std::string_view hash, std::uint32_t iterations, ByteView passphrase
   const RunBlock run = runner_for(algorithm);
   const SecretBytes key = hmac_key(algorithm, passphrase);
   const std::size_t blocks = (out.size() + algorithm.digest_bytes - 1) / algorithm.digest_bytes;
-  parallel_for(blocks, threads, [&](std::size_t index) {
+  const unsigned helpful = iterations < kIterationsWorthAThread ? 1 : threads;
+  parallel_for(blocks, helpful, [&](std::size_t index) {
     if (cancel != nullptr) cancel->check();
     Bytes numbered_salt(salt.begin(), salt.end());
     numbered_salt.resize(salt.size() + sizeof(std::uint32_t));
