@@ -330,6 +330,9 @@ HttpClient::HttpClient(HttpClient&&) noexcept = default;
 HttpClient& HttpClient::operator=(HttpClient&&) noexcept = default;
 
 HttpResponse HttpClient::send(const HttpRequest& request) {
+  if (request.make_body) {
+    return send_made(request, [this](const HttpRequest& made) { return send(made); });
+  }
   check_headers(request);
   state_->open();
   Receiver receiver{
@@ -385,8 +388,7 @@ HttpResponse send_alone(const HttpRequest& request, const HttpLimits& limits,
   rest.total_ms = static_cast<std::uint32_t>(
       std::max<std::int64_t>(1, std::int64_t{limits.total_ms} - gone_ms));
   rest.connect_ms = std::min(rest.connect_ms, rest.total_ms);
-  HttpClient client(rest, cancel, tls);
-  return send_made(request, [&](const HttpRequest& made) { return client.send(made); });
+  return HttpClient(rest, cancel, tls).send(request);
 }
 
 HttpResponse send_made(const HttpRequest& request,

@@ -34,8 +34,8 @@ struct HttpRequest {
   std::string url;                                           // http: or https:, nothing else
   std::vector<std::pair<std::string, std::string>> headers;  // without line ends
   ByteView body;  // sent if it is not empty, or the method is PUT or POST
-  // Instead of `body`, for send_alone(): called while the connection comes about, where that can
-  // be. May throw.
+  // Instead of `body`: called before anything is sent; by send_alone() while the connection comes
+  // about, where that can be. May throw.
   std::function<Bytes()> make_body;
   // One more header, whose value is wiped here; libcurl keeps a copy while the request runs.
   std::string secret_header;

@@ -1,13 +1,14 @@
 #include "storage/qcow2_inflated.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include <lukskeep/secret_bytes.h>
 
 namespace lukskeep::storage::qcow2 {
 
 struct InflatedClusters::Cluster {
   Cluster() = default;
-  ~Cluster() { explicit_bzero(bytes.data(), bytes.size()); }
+  ~Cluster() { wipe(bytes); }
   Cluster(const Cluster&) = delete;
   Cluster& operator=(const Cluster&) = delete;
 

@@ -367,31 +367,31 @@ TEST(Disk, ARepeatedDetachLeavesAServerThatOthersUseByNow) {
   EXPECT_THAT(fixture.qemu.all(), AllOf(Contains("servers "), Contains("nodes lk.d.server")));
 }
 
+// The disk "d", decrypted by a server of ours, whose socket is there.
+struct ServedDisk : Fixture {
+  ServedDisk() {
+    qemu.things["nodes"] = {{"lk.d.nbd", {{"filename", "nbd+unix:////v?x?socket=" + socket}}}};
+  }
+  storage::TemporaryDirectory folder;
+  std::string socket = folder.path("lukskeep-serve-x");
+  storage::UniqueFd file{open(socket.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600)};
+};
+
 TEST(Disk, TheEndOfTheServerIsWaitedForSinceItHoldsALock) {
-  const storage::TemporaryDirectory folder;
-  const std::string socket = folder.path("lukskeep-serve-x");
-  const storage::UniqueFd file(open(socket.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-  Fixture fixture;
-  fixture.qemu.things["nodes"] = {
-      {"lk.d.nbd", {{"filename", "nbd+unix:////v?x?socket=" + socket}}}};
+  ServedDisk fixture;
   std::thread server([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    unlink(socket.c_str());
+    unlink(fixture.socket.c_str());
   });
   detach_disk(fixture.qmp, "d", 1000);
-  EXPECT_NE(access(socket.c_str(), F_OK), 0);
+  EXPECT_NE(access(fixture.socket.c_str(), F_OK), 0);
   server.join();
   EXPECT_THAT(fixture.qemu.all(), IsEmpty());
 }
 
 TEST(Disk, AServerThatDoesNotEndIsNamed) {
-  const storage::TemporaryDirectory folder;
-  const std::string socket = folder.path("lukskeep-serve-x");
-  const storage::UniqueFd file(open(socket.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-  Fixture fixture;
-  fixture.qemu.things["nodes"] = {
-      {"lk.d.nbd", {{"filename", "nbd+unix:////v?x?socket=" + socket}}}};
-  EXPECT_EQ(detach_disk(fixture.qmp, "d", 1000, 100), socket);
+  ServedDisk fixture;
+  EXPECT_EQ(detach_disk(fixture.qmp, "d", 1000, 100), fixture.socket);
   EXPECT_THAT(fixture.qemu.all(), IsEmpty());
 }
 
